@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash disable=SC2034
+#
+# What all scripts here share: where things live, how progress and failures
+# are shown.  To be sourced.  Everything that is downloaded or built outside the
+# repository is below one directory, $CACHE, and nothing there needs root.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d: -f6)}"
+export HOME
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/cachefiles_ondemand
+LOGS=${LOGS:-$CACHE/logs}
+
+# Kernel, module and user space are built by one Rust, Debian's; another one
+# earlier in PATH (rustup) must not get in, so /usr/bin always comes first.
+PATH=/usr/bin:/usr/sbin:/bin:/sbin:$PATH
+export PATH
+unset RUSTUP_TOOLCHAIN RUSTC_WRAPPER
+
+BINDGEN_VERSION=0.72.1
+BINDGEN=$CACHE/tools/bindgen-$BINDGEN_VERSION/bin/bindgen
+VENV=$CACHE/tools/virtme-ng
+LLVM_VERSION=19
+
+# How make is called for the kernel and for what is built against it.
+KERNEL_MAKE=(make "LLVM=-$LLVM_VERSION" RUSTC=/usr/bin/rustc HOSTRUSTC=/usr/bin/rustc
+    RUSTDOC=/usr/bin/rustdoc RUSTFMT=/usr/bin/rustfmt
+    CLIPPY_DRIVER=/usr/bin/clippy-driver BINDGEN="$BINDGEN")
+
+say() { printf '%s\n' "$*"; }
+warn() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() {
+    warn "$*"
+    exit 1
+}
+
+# elapsed FROM: the seconds since FROM (in $SECONDS) as 12s or 3m05s.
+elapsed() {
+    local s=$((SECONDS - $1))
+    if ((s < 60)); then printf '%ds' "$s"; else printf '%dm%02ds' $((s / 60)) $((s % 60)); fi
+}
+
+# as_root COMMAND...: as root, through sudo, or not at all, and then it says
+# what has to be run by hand.
+as_root() {
+    if (($(id -u) == 0)); then
+        "$@"
+    elif command -v sudo >/dev/null && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; then
+        sudo "$@"
+    else
+        die "this needs root and there is no usable sudo; run this as root, then try again: $*"
+    fi
+}
+
+# take_lock FILE: holds FILE locked until the script ends; says so if it has to
+# wait, and gives up after an hour.
+take_lock() {
+    local fd
+    mkdir -p "${1%/*}"
+    exec {fd}>"$1"
+    if ! flock -n "$fd"; then
+        say "  waiting for another run that holds $1"
+        flock -w 3600 "$fd" || die "$1 is still locked after an hour"
+    fi
+}
+
+# The heartbeat of a phase: every few seconds what it is at, in place on a
+# terminal and as a line every half minute elsewhere.
+heartbeat() {
+    local title=$1 log=$2 start=$3 tty=$4 pause=30 last
+    ((tty)) && pause=2
+    while sleep "$pause"; do
+        last=$(tail -n 1 "$log" 2>/dev/null | tr -cd '[:print:]' | cut -c1-60)
+        if ((tty)); then
+            printf '\r\033[K  %s  %s  %s' "$title" "$(elapsed "$start")" "$last"
+        else
+            printf '  %s  %s  %s\n' "$title" "$(elapsed "$start")" "$last"
+        fi
+    done
+}
+
+# phase NAME TITLE COMMAND...: runs COMMAND with its output in $LOGS/NAME.log,
+# shows that it is alive, and ends with one line.  A failing phase shows its
+# last lines and the path of the log, and its status is returned.
+#
+# COMMAND runs in a background job of its own: errexit works inside a function
+# there (it would not in a tested command), and an interrupt reaches all of it.
+PHASE_JOBS=()
+phase() {
+    local title=$2 log=$LOGS/$1.log start=$SECONDS rc=0 tty=0
+    shift 2
+    mkdir -p "$LOGS"
+    : >"$log"
+    [[ -t 1 ]] && tty=1
+    ((tty)) && printf '  %s' "$title"
+    set -m
+    (
+        set -e
+        "$@"
+    ) >"$log" 2>&1 </dev/null &
+    PHASE_JOBS=("$!")
+    heartbeat "$title" "$log" "$start" "$tty" &
+    PHASE_JOBS+=("$!")
+    set +m
+    wait "${PHASE_JOBS[0]}" || rc=$?
+    end_job "${PHASE_JOBS[1]}"
+    PHASE_JOBS=()
+    ((tty)) && printf '\r\033[K'
+    if ((rc == 0)); then
+        printf '  %-44s ok      %s\n' "$title" "$(elapsed "$start")"
+    else
+        printf '  %-44s FAILED  %s (status %d)\n' "$title" "$(elapsed "$start")" "$rc"
+        say "  --- the last lines of $log:"
+        tail -n "${PHASE_TAIL:-25}" "$log" | sed 's/^/  | /'
+    fi
+    return "$rc"
+}
+
+# end_job PID: ends a background job of ours with all its processes.
+end_job() {
+    kill -- "-$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}
+
+# shellcheck disable=SC2317 # called by the trap
+interrupted() {
+    local job
+    trap - INT TERM
+    for job in "${PHASE_JOBS[@]}"; do end_job "$job"; done
+    exit 130
+}
+trap interrupted INT TERM
