@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# The front door.  `make` builds the module alone; kbuild itself reads Kbuild,
+# never this file.  `make help` lists the rest.
+#
+#   KDIR        the kernel's build directory (default: the cached test kernel if
+#               it is built, else that of the running kernel)
+#   LLVM        as for the kernel: -19, or empty for a kernel built by gcc
+#   RUSTC, BINDGEN, CLIPPY_DRIVER ...   other tools than Debian's
+#   CLIPPY=1    lint while building
+#   TESTS="..."   names for make test and make test-debug (default: all)
+#   BACKEND=c   make demo against the kernel's own cachefiles, for comparison
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := module
+
+XDG_CACHE_HOME ?= $(HOME)/.cache
+KDIR ?= $(or $(shell scripts/kernel/build --path),/lib/modules/$(shell uname -r)/build)
+
+LLVM          ?= -19
+RUSTC         ?= /usr/bin/rustc
+RUSTDOC       ?= /usr/bin/rustdoc
+RUSTFMT       ?= /usr/bin/rustfmt
+CLIPPY_DRIVER ?= /usr/bin/clippy-driver
+BINDGEN       ?= $(or $(wildcard $(XDG_CACHE_HOME)/cachefiles_ondemand/tools/bindgen-0.72.1/bin/bindgen),bindgen)
+BACKEND       ?= rust
+TESTS         ?=
+
+TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
+	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
+
+# Two builds of one tree at a time would spoil each other's objects.
+KBUILD = +@flock .build.lock $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS)
+
+.PHONY: module
+module: ## build cachefiles_ondemand.ko against KDIR
+	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
+	$(KBUILD) -j$(shell nproc) modules
+
+.PHONY: install
+install: module ## install the module below /lib/modules of the kernel in KDIR (root)
+	$(KBUILD) modules_install
+
+.PHONY: rust-analyzer
+rust-analyzer: ## write rust-project.json for editors
+	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
+	$(KBUILD) rust-analyzer
+
+.PHONY: setup
+setup: ## install what a bare Debian 12 lacks (packages, bindgen, virtme-ng)
+	@scripts/setup
+
+.PHONY: kernel kernel-debug
+kernel: ## build the test kernel, once
+	@scripts/kernel/build
+kernel-debug: ## build the debug kernel (KASAN, lockdep ...), once
+	@scripts/kernel/build --debug
+
+.PHONY: demo
+demo: ## set everything up, boot, read two images while the daemon is being killed
+	@scripts/demo --backend $(BACKEND)
+
+.PHONY: boot
+boot: module ## a shell in a virtual machine with the module loaded
+	@scripts/vm/run --interactive --timeout 86400 -- bash -i
+
+.PHONY: test test-debug
+test: ## everything: host tests, lints, checks, selftests in a virtual machine
+	@scripts/test $(TESTS)
+test-debug: ## the selftests on the debug kernel
+	@scripts/test --debug $(TESTS)
+
+.PHONY: check
+check: ## the rings, SAFETY comments, licences, file lengths, formatting
+	@scripts/check
+
+.PHONY: clean
+clean: ## remove what was built here (not the cache)
+	@if [ -e "$(KDIR)/Makefile" ]; then \
+		$(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS) clean; fi
+	@rm -f .build.lock rust-project.json
+
+.PHONY: help
+help: ## this list
+	@echo 'Targets (variables: see the head of the Makefile):'
+	@sed -n 's/^\([a-z -]*\):[^#=]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r t d; do printf '  %-15s %s\n' "$$t" "$$d"; done
