@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The pure files of the kernel module, compiled for the host.
+//!
+//! Nothing is copied: each module below is the very file that the kernel module is built from, under
+//! the same path within the crate. These files use `core` only, so what is tested, explored and fuzzed
+//! here is what runs in the kernel. [`layout`] alone belongs to the host.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[path = "../../../errno.rs"]
+pub mod errno;
+
+#[path = "../../../key.rs"]
+pub mod key;
+
+#[path = "../../../limits.rs"]
+pub mod limits;
+
+/// What is written to and read from `/dev/cachefiles`.
+#[path = "../../../daemon"]
+pub mod daemon {
+    pub mod command;
+}
+
+pub mod layout;
