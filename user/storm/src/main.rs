@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Storm: several readers compare every byte of images that are mounted through
+//! fscache with their source, while the daemon behind the cache is killed again
+//! and again.
+//!
+//! `storm data` and `storm manifest` prepare the source on the host, `storm run`
+//! does the rest in a virtual machine, as root.  Every wait has a deadline; a
+//! reader that stands still is a failure and is reported with its kernel stack.
+
+mod daemon;
+mod data;
+mod manifest;
+mod readers;
+mod report;
+mod run;
+mod supervise;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use manifest::Manifest;
+
+/// Reads images in parallel while the daemon is being killed.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write a large file, half of it noise, that follows from a seed.
+    Data {
+        /// Where to.
+        path: PathBuf,
+        /// MiB that do not compress.
+        #[arg(long, default_value_t = 96)]
+        random: u64,
+        /// MiB that compress well.
+        #[arg(long, default_value_t = 32)]
+        text: u64,
+        /// What the bytes follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Hash a directory into a manifest.
+    Manifest {
+        /// The directory.
+        dir: PathBuf,
+        /// The manifest.
+        out: PathBuf,
+    },
+    /// Start the daemon, mount the images, read and kill; prints a table.
+    Run(run::Options),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Data {
+            path,
+            random,
+            text,
+            seed,
+        } => data::write(&path, seed, random, text).map(|()| ExitCode::SUCCESS),
+        Command::Manifest { dir, out } => Manifest::of(&dir)
+            .and_then(|manifest| manifest.save(&out))
+            .map(|()| ExitCode::SUCCESS),
+        Command::Run(options) => supervise::run(|| run::storm(&options)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("storm: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The table at the end.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{CellAlignment, Table};
+use serde_json::Value;
+
+/// The daemon's counters that the table shows: what it is called, and the names
+/// under which it may stand in `stats.json`.
+const COUNTERS: [(&str, &str); 4] = [
+    ("OPENs", "opens"),
+    ("reopens", "reopens"),
+    ("READs", "reads"),
+    ("bytes filled", "bytes"),
+];
+
+/// A number with a space between each three digits.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Number(n) => n
+            .as_u64()
+            .map_or_else(|| format!("{:.1}", n.as_f64().unwrap_or(0.0)), grouped),
+        Value::Null => "?".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Prints what a storm came to, its errors first; true when there are none.
+pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
+    for error in errors.iter().take(20) {
+        println!("error: {error}");
+    }
+    if errors.len() > 20 {
+        println!("and {} more errors", errors.len() - 20);
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    let mut row = |name: &str, value: String| {
+        table.add_row(vec![name.to_owned(), value]);
+    };
+    row("files read and compared", cell(&result["files"]));
+    row("bytes read and compared", cell(&result["bytes"]));
+    row("daemon killed", cell(&result["kills"]));
+    for (name, key) in COUNTERS {
+        row(name, cell(&result["daemon"][key]));
+    }
+    row("errors", grouped(u64::try_from(errors.len()).unwrap_or(u64::MAX)));
+    row("seconds reading", cell(&result["reading_seconds"]));
+    row("seconds in all", cell(&result["seconds"]));
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    println!("{}", if errors.is_empty() { "PASS" } else { "FAIL" });
+    errors.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_in_threes() {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (1_234_567, "1 234 567")] {
+            assert_eq!(grouped(n), text);
+        }
+    }
+
+    #[test]
+    fn errors_fail() {
+        assert!(print(&Value::Null, &[]));
+        assert!(!print(&Value::Null, &["one".to_owned()]));
+    }
+}
