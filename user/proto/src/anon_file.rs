@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
+use rustix::io::FdFlags;
 use rustix::ioctl::opcode;
 use rustix::ioctl::IntegerSetter;
 use rustix::ioctl::Opcode;
@@ -109,6 +110,15 @@ impl AnonymousFile {
     /// [`Error::Seek`]: `ENOBUFS` if the object is not ready or withdrawn.
     pub fn seek_hole(&self, offset: u64) -> Result<Option<u64>> {
         self.seek(SeekFrom::Hole(offset), offset)
+    }
+
+    /// Keeps the file from being inherited over `exec`, which the C module leaves to the daemon.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CloseOnExec`]; not seen.
+    pub fn set_close_on_exec(&self) -> Result<()> {
+        rustix::io::fcntl_setfd(&self.fd, FdFlags::CLOEXEC).map_err(Error::CloseOnExec)
     }
 
     fn seek(&self, to: SeekFrom, offset: u64) -> Result<Option<u64>> {

@@ -79,6 +79,9 @@ pub enum Error {
         /// What `ioctl` said.
         errno: Errno,
     },
+    /// `fcntl` with `F_SETFD` failed.
+    #[error("cannot set close-on-exec: {0}")]
+    CloseOnExec(Errno),
     /// `lseek` with `SEEK_DATA` or `SEEK_HOLE` failed.
     #[error("cannot seek from {offset} in a cache file: {errno}")]
     Seek {
@@ -98,6 +101,7 @@ impl Error {
             | Error::Stat(errno)
             | Error::Poll(errno)
             | Error::ReadDevice(errno)
+            | Error::CloseOnExec(errno)
             | Error::Command { errno, .. }
             | Error::WriteObject { errno, .. }
             | Error::ReadComplete { errno, .. }

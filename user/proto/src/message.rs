@@ -26,7 +26,8 @@ pub struct Open {
     pub msg_id: u32,
     /// Names the object in the READ and CLOSE messages that follow; new with every (re)open.
     pub object_id: u32,
-    /// Where the object's data is written; close-on-exec. Dropping it closes the object.
+    /// Where the object's data is written. Dropping it closes the object. With the C module it is
+    /// inherited over `exec`: see [`AnonymousFile::set_close_on_exec`].
     pub file: AnonymousFile,
     /// The volume's key, without its NUL. From EROFS: `erofs,` and the domain or file system id.
     pub volume_key: Vec<u8>,

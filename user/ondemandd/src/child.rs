@@ -1,0 +1,162 @@
+//! Starting a worker process, and holding on to one.
+
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
+use rustix::process::Signal;
+use tracing::warn;
+
+use crate::cli::Serve;
+use crate::handover::Channel;
+use crate::handover::HandoverError;
+
+/// This very program, whatever has become of its file.
+const SELF: &str = "/proc/self/exe";
+
+/// Knows how to start a worker.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    /// Where this program was. If a new version takes its place, the next worker is a new one.
+    program: Option<PathBuf>,
+    args: Vec<OsString>,
+}
+
+impl Launcher {
+    pub(crate) fn new(args: &Serve, log: &str) -> anyhow::Result<Self> {
+        // Find out now, not in a worker: a wrong source would look like a crash.
+        let source = std::fs::canonicalize(&args.source)
+            .with_context(|| format!("cannot find the source {}", args.source.display()))?;
+        let words: [OsString; 7] = [
+            "--log".into(),
+            log.into(),
+            "worker".into(),
+            "--source".into(),
+            source.into(),
+            "--threads".into(),
+            args.threads.to_string().into(),
+        ];
+        Ok(Launcher {
+            program: std::env::current_exe().ok(),
+            args: words.into(),
+        })
+    }
+
+    /// Starts a worker and hands it the device. `served` is given back by
+    /// [`Child::served_before`].
+    pub(crate) fn start(
+        &self,
+        device: BorrowedFd<'_>,
+        counters: BorrowedFd<'_>,
+        restore: bool,
+        served: u64,
+    ) -> anyhow::Result<Child> {
+        let (ours, theirs) = Channel::pair()?;
+        // The packet waits in the socket until the worker reads it.
+        ours.send_device(device, counters, restore)?;
+        let program = match &self.program {
+            Some(path) if path.exists() => path.clone(),
+            _ => SELF.into(),
+        };
+        let mut process = Command::new(&program)
+            .arg0("ondemandd")
+            .args(&self.args)
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            // A Ctrl-C on the terminal is for the keeper, which then ends the worker.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let pid = Pid::from_child(&process);
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Child {
+                process,
+                pidfd,
+                channel: ours,
+                awaits_ready: true,
+                served_before: served,
+            }),
+            Err(errno) => {
+                // Cannot be watched, so must not run.
+                let ended = process.kill().and_then(|()| process.wait());
+                ended.context("cannot end a worker that cannot be watched")?;
+                Err(errno).context("cannot watch the worker")
+            }
+        }
+    }
+}
+
+/// A worker that runs.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: std::process::Child,
+    /// Readable when the process, with all of its threads, has ended and its files are closed.
+    pidfd: OwnedFd,
+    /// Kept open as long as the worker lives: its end tells the worker that the keeper is gone.
+    channel: Channel,
+    /// The worker has not said yet that it serves.
+    awaits_ready: bool,
+    served_before: u64,
+}
+
+impl Child {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
+    /// How many messages all workers had answered before this one.
+    pub(crate) fn served_before(&self) -> u64 {
+        self.served_before
+    }
+
+    /// The socket, as long as the worker is to say on it that it serves.
+    pub(crate) fn channel_if_awaited(&self) -> Option<&Channel> {
+        self.awaits_ready.then_some(&self.channel)
+    }
+
+    /// Reads what the worker says on the socket; true once, when it says that it serves.
+    pub(crate) fn take_ready(&mut self) -> bool {
+        if !std::mem::take(&mut self.awaits_ready) {
+            return false;
+        }
+        match self.channel.receive_ready(Duration::ZERO) {
+            Ok(()) => true,
+            Err(HandoverError::TimedOut(_)) => {
+                self.awaits_ready = true;
+                false
+            }
+            // It is about to end, and the pidfd will tell; or it is of another version, says
+            // nothing that can be understood, and its time will run out.
+            Err(error) => {
+                warn!(pid = self.pid(), %error, "no word from the worker");
+                false
+            }
+        }
+    }
+
+    /// Signals the worker; one that has just ended is no error.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Err(error) = rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            warn!(pid = self.pid(), ?signal, %error, "cannot signal the worker");
+        }
+    }
+
+    /// The exit status, once there is one. Never blocks.
+    pub(crate) fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        self.process
+            .try_wait()
+            .context("cannot wait for the worker")
+    }
+}

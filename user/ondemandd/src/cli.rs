@@ -1,0 +1,125 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use cachefiles_proto::Device;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+/// Where pid files and statistics are by default.
+pub const DEFAULT_RUN_DIR: &str = "/run/ondemandd";
+
+/// Serves the blobs of a directory to /dev/cachefiles, for EROFS over fscache.
+///
+/// A small parent process, the keeper, holds the device; the worker that it starts answers the
+/// kernel. When the worker dies, the keeper starts another one, and readers of mounted images
+/// notice nothing but a pause.
+#[derive(Debug, Parser)]
+#[command(name = "ondemandd", version)]
+pub struct Cli {
+    /// What to log to standard error: error, warn, info, debug or trace, also by module
+    /// ("info,ondemandd::server=debug").
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bind a cache and serve it until SIGTERM or SIGINT.
+    ///
+    /// Signals to the keeper: SIGTERM and SIGINT end the worker, then close the device (readers of
+    /// mounted images get errors from then on); a second one does so without waiting. SIGUSR1
+    /// writes the counters to stats.json in the run directory.
+    ///
+    /// Exit status: 0 after a signal, 1 on an error, 3 when the kernel declared the cache dead.
+    Serve(Serve),
+
+    /// Print the counters of a running keeper, or the last ones of one that has ended.
+    Stats(Stats),
+
+    /// The process that the keeper starts. Not for use by hand.
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+/// Arguments of `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Directory of the cache; made if it is missing. Its file system must know O_DIRECT,
+    /// SEEK_HOLE, O_TMPFILE and extended attributes, as ext4, XFS and Btrfs do.
+    #[arg(long, value_name = "DIR")]
+    pub cache: PathBuf,
+
+    /// Directory of the blobs. An image or blob is the file named like its id (fsid=, device=).
+    #[arg(long, value_name = "DIR")]
+    pub source: PathBuf,
+
+    /// Name of the cache; the kernel's own is CacheFiles.
+    #[arg(long, value_name = "NAME")]
+    pub tag: Option<String>,
+
+    /// The device.
+    #[arg(long, value_name = "PATH", default_value = Device::DEFAULT_PATH)]
+    pub device: PathBuf,
+
+    /// Threads that answer the kernel: as many reads of the source can be under way at once.
+    #[arg(long, value_name = "N", default_value = "4")]
+    pub threads: NonZeroUsize,
+
+    /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing.
+    ///
+    /// worker.pid is written when that worker serves; keeper.pid when the first one does.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+}
+
+/// Arguments of `stats`.
+#[derive(Args, Debug)]
+pub struct Stats {
+    /// Run directory of the keeper.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Print JSON rather than a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of the hidden `worker`, whose standard input is the socket to the keeper.
+#[derive(Args, Debug)]
+pub struct Worker {
+    /// As in `serve`.
+    #[arg(long)]
+    pub source: PathBuf,
+
+    /// As in `serve`.
+    #[arg(long)]
+    pub threads: NonZeroUsize,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_threads_is_an_error() {
+        let args = ["ondemandd", "serve", "--cache=c", "--source=s", "--threads"];
+        let with = |n: &'static str| Cli::try_parse_from(args.into_iter().chain([n]));
+        assert!(with("0").is_err());
+        assert!(with("1").is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! Numbers that outlive the worker: a memfd that keeper and workers map.
+//!
+//! The keeper makes it, every worker gets it with the device and counts in it with atomic
+//! operations; nobody has to be alive for the numbers to be there. The same memory remembers which
+//! objects were opened, so that a worker can tell a reopen from a first open.
+
+use std::fs::File;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
+use std::ops::Deref;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use anyhow::ensure;
+use anyhow::Context;
+use memmap2::MmapRaw;
+use rustix::fs::MemfdFlags;
+use rustix::fs::SealFlags;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// How many objects are remembered; those opened beyond that count as new each time.
+const SEEN_SLOTS: usize = 1 << 16;
+/// How far a search goes in the table of remembered objects.
+const SEEN_PROBES: usize = 64;
+
+/// Declares the numbers once, for the shared memory and for [`Snapshot`].
+macro_rules! numbers {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// The shared numbers; all count from the keeper's start.
+        #[derive(Debug)]
+        #[repr(C)]
+        pub struct Numbers {
+            $($(#[$doc])+ pub $name: AtomicU64,)+
+        }
+
+        /// What the numbers were at one moment.
+        #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+        pub struct Snapshot {
+            $($(#[$doc])+ pub $name: u64,)+
+        }
+
+        impl Numbers {
+            /// Reads every number once; they are not read at the same instant.
+            #[must_use]
+            pub fn snapshot(&self) -> Snapshot {
+                Snapshot { $($name: self.$name.load(Relaxed),)+ }
+            }
+        }
+
+        impl Snapshot {
+            /// Names and values, in order.
+            #[must_use]
+            pub fn rows(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name),)+]
+            }
+        }
+    };
+}
+
+numbers! {
+    /// OPENs answered with a size.
+    opens,
+    /// Those among `opens` whose volume and cookie key had been opened before, by this worker or an
+    /// earlier one: after a takeover, after its descriptor was closed, or with a new mount.
+    reopens,
+    /// OPENs answered with an error: unknown blobs, for the most part.
+    refused,
+    /// READs completed, with or without data.
+    reads,
+    /// Bytes written into the cache, in whole blocks.
+    bytes,
+    /// READs whose data could not be read from the source: their readers got an error.
+    source_errors,
+    /// READs, OPENs and commands that the kernel did not accept: mostly because their reader had
+    /// been killed, but also a cache file system that is full.
+    kernel_errors,
+    /// READs and CLOSEs of objects that this worker does not know.
+    strays,
+    /// CLOSEs.
+    closes,
+    /// Takeovers, each with one `restore`.
+    restores,
+    /// Workers started.
+    worker_starts,
+}
+
+impl Snapshot {
+    /// Messages that were answered: more of them mean that a worker was of use.
+    #[must_use]
+    pub fn served(&self) -> u64 {
+        let answers = [self.opens, self.refused, self.reads, self.closes];
+        answers.into_iter().fold(0, u64::wrapping_add)
+    }
+}
+
+/// What lies in the memfd. All zero is a good start.
+#[repr(C)]
+struct Shared {
+    numbers: Numbers,
+    /// Hashes of the keys that were opened, 0 for a free slot; open addressing.
+    seen: [AtomicU64; SEEN_SLOTS],
+}
+
+/// The shared memory, mapped. It reads as [`Numbers`].
+pub struct Counters {
+    memfd: File,
+    map: MmapRaw,
+}
+
+impl Counters {
+    /// New numbers, all 0.
+    ///
+    /// # Errors
+    ///
+    /// No memory or no descriptor left.
+    pub fn create() -> anyhow::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memfd =
+            rustix::fs::memfd_create("ondemandd counters", flags).context("memfd_create")?;
+        let memfd = File::from(memfd);
+        memfd
+            .set_len(u64::try_from(size_of::<Shared>())?)
+            .context("cannot size the counters")?;
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memfd, seals).context("cannot seal the counters")?;
+        Self::from_owned_fd(memfd.into())
+    }
+
+    /// Maps numbers that another process made.
+    ///
+    /// # Errors
+    ///
+    /// `fd` is no memfd of the right size that is sealed against changes of it; no memory left.
+    pub fn from_owned_fd(fd: OwnedFd) -> anyhow::Result<Self> {
+        let memfd = File::from(fd);
+        let seals = rustix::fs::fcntl_get_seals(&memfd).context("the counters are no memfd")?;
+        let size = memfd.metadata().context("fstat of the counters")?.len();
+        ensure!(
+            seals.contains(SealFlags::SHRINK) && size == u64::try_from(size_of::<Shared>())?,
+            "the counters are those of another version"
+        );
+        let map = MmapRaw::map_raw(&memfd).context("cannot map the counters")?;
+        ensure!(
+            map.len() == size_of::<Shared>(),
+            "the counters are mapped in part"
+        );
+        Ok(Counters { memfd, map })
+    }
+
+    fn shared(&self) -> &Shared {
+        let start = self.map.as_ptr().cast::<Shared>();
+        // SAFETY:
+        // - The mapping starts at a page, is as long as `Shared` and lives as long as `self`; the
+        //   seals of the memfd guarantee that its memory does not go away below.
+        // - `Shared` holds atomics only: every content is valid, and other processes may change it.
+        unsafe { &*start }
+    }
+
+    /// Notes that an object is opened; says whether it had been opened before.
+    ///
+    /// Objects are told apart by a hash of 64 bits, which may change with the version of the
+    /// program: then the first reopen counts as an open.
+    pub fn note_open(&self, volume_key: &[u8], cookie_key: &[u8]) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (volume_key, cookie_key).hash(&mut hasher);
+        let hash = hasher.finish().max(1);
+        let slots = u64::try_from(SEEN_SLOTS).unwrap_or(u64::MAX);
+        let first = usize::try_from(hash % slots).unwrap_or(0);
+        for probe in 0..SEEN_PROBES {
+            let slot = &self.shared().seen[(first + probe) % SEEN_SLOTS];
+            match slot.compare_exchange(0, hash, Relaxed, Relaxed) {
+                Ok(_) => return false,
+                Err(found) if found == hash => return true,
+                Err(_) => {}
+            }
+        }
+        false
+    }
+}
+
+impl Deref for Counters {
+    type Target = Numbers;
+
+    fn deref(&self) -> &Numbers {
+        &self.shared().numbers
+    }
+}
+
+impl AsFd for Counters {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+}
+
+/// Adds to a number.
+pub fn count(number: &AtomicU64, by: u64) {
+    number.fetch_add(by, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_see_the_same_numbers() {
+        let keeper = Counters::create().unwrap();
+        let fd = keeper.as_fd().try_clone_to_owned().unwrap();
+        let worker = Counters::from_owned_fd(fd).unwrap();
+        count(&worker.reads, 2);
+        count(&keeper.reads, 1);
+        assert_eq!(keeper.snapshot().reads, 3);
+        assert!(!worker.note_open(b"erofs,a", b"b"));
+        drop(worker);
+        assert!(keeper.note_open(b"erofs,a", b"b"));
+        assert!(!keeper.note_open(b"erofs,ab", b""), "keys are told apart");
+        assert_eq!(keeper.snapshot().served(), 3);
+    }
+
+    #[test]
+    fn a_full_table_forgets_rather_than_loops() {
+        let counters = Counters::create().unwrap();
+        for slot in &counters.shared().seen {
+            slot.store(u64::MAX, Relaxed);
+        }
+        assert!(!counters.note_open(b"v", b"c"));
+        assert!(!counters.note_open(b"v", b"c"));
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(Counters::from_owned_fd(file.into()).is_err());
+        // The right size without the seal: its owner could take the memory away.
+        let open = rustix::fs::memfd_create("x", MemfdFlags::ALLOW_SEALING).unwrap();
+        let open = File::from(open);
+        open.set_len(u64::try_from(size_of::<Shared>()).unwrap())
+            .unwrap();
+        assert!(Counters::from_owned_fd(open.into()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_survives_json() {
+        let counters = Counters::create().unwrap();
+        count(&counters.bytes, u64::MAX);
+        let snapshot = counters.snapshot();
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+        assert!(snapshot.rows().contains(&("bytes", u64::MAX)));
+    }
+}

@@ -1,0 +1,293 @@
+//! The keeper: opens the device, binds the cache, and sees to it that a worker serves it.
+//!
+//! It decides nothing by itself: it turns what happens into events of the
+//! [`Takeover`] machine, and carries the machine's actions out. It never reads from the device.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::process::ExitStatus;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use cachefiles_proto::Command;
+use cachefiles_proto::Device;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::io::Errno;
+use rustix::process::Signal;
+use tracing::debug;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::child::Child;
+use crate::child::Launcher;
+use crate::cli::Serve;
+use crate::counters::count;
+use crate::counters::Counters;
+use crate::rundir;
+use crate::rundir::RunDir;
+use crate::signals::Signals;
+use crate::stats::Report;
+use crate::takeover::Action;
+use crate::takeover::Event;
+use crate::takeover::Outcome;
+use crate::takeover::Takeover;
+use crate::worker::EXIT_CACHE_DEAD;
+
+struct Keeper {
+    device: Device,
+    counters: Counters,
+    run_dir: RunDir,
+    signals: Signals,
+    launcher: Launcher,
+    started: Instant,
+    takeover: Takeover,
+    /// The worker that runs, if one does.
+    worker: Option<Child>,
+    /// The first worker has served, and `keeper.pid` is there.
+    announced: bool,
+    /// Stop signals that have come and were not yet told to the machine.
+    stops: usize,
+}
+
+/// Binds the cache and keeps it served until a signal or the cache's death.
+///
+/// # Errors
+///
+/// The run directory, the source or the device cannot be used, or the kernel refuses to bind.
+pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
+    let run_dir = RunDir::create(&args.run_dir)?;
+    // Signals from now on end the keeper in good order.
+    let signals = Signals::install()?;
+    let launcher = Launcher::new(args, log)?;
+    let counters = Counters::create()?;
+    let device = bind(args)?;
+    let (takeover, first) = Takeover::begin();
+    let mut keeper = Keeper {
+        device,
+        counters,
+        run_dir,
+        signals,
+        launcher,
+        started: Instant::now(),
+        takeover,
+        worker: None,
+        announced: false,
+        stops: 0,
+    };
+    let outcome = keeper.run(first);
+    keeper.tidy_up();
+    outcome
+}
+
+/// Opens the device and starts the cache.
+fn bind(args: &Serve) -> anyhow::Result<Device> {
+    fs::create_dir_all(&args.cache)
+        .with_context(|| format!("cannot make the cache directory {}", args.cache.display()))?;
+    // The kernel looks the path up itself, in this process: make it independent of where that is.
+    let dir = fs::canonicalize(&args.cache)
+        .with_context(|| format!("cannot find {}", args.cache.display()))?;
+    let device = Device::open(&args.device)?;
+    device.send(&Command::Dir(dir.clone()))?;
+    if let Some(tag) = &args.tag {
+        device.send(&Command::Tag(tag.into()))?;
+    }
+    device
+        .send(&Command::BindOnDemand)
+        .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
+    info!(cache = %dir.display(), source = %args.source.display(), "cache bound");
+    Ok(device)
+}
+
+impl Keeper {
+    fn run(&mut self, first: Action) -> anyhow::Result<Outcome> {
+        let mut action = first;
+        loop {
+            debug!(?action, state = ?self.takeover.state(), "keeper");
+            let event = match self.carry_out(action)? {
+                Step::Happened(event) => event,
+                Step::Wait => self.wait()?,
+                Step::End(outcome) => return Ok(outcome),
+            };
+            action = self.takeover.on(event, Instant::now());
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> anyhow::Result<Step> {
+        match action {
+            Action::Wait => {}
+            Action::Start { restore } => return Ok(Step::Happened(self.start(restore))),
+            Action::Announce => self.announce()?,
+            Action::Terminate => self.signal_worker(Signal::TERM),
+            Action::Kill => self.signal_worker(Signal::KILL),
+            Action::Finish(outcome) => return Ok(Step::End(outcome)),
+        }
+        Ok(Step::Wait)
+    }
+
+    fn start(&mut self, restore: bool) -> Event {
+        let served = self.counters.snapshot().served();
+        let device = self.device.as_fd();
+        let counters = self.counters.as_fd();
+        match self.launcher.start(device, counters, restore, served) {
+            Ok(child) => {
+                count(&self.counters.worker_starts, 1);
+                debug!(pid = child.pid(), restore, "worker started");
+                self.worker = Some(child);
+                Event::Started
+            }
+            Err(error) => {
+                error!(error = format!("{error:#}"), "cannot start a worker");
+                Event::StartFailed
+            }
+        }
+    }
+
+    /// Says in the run directory who serves: the worker first, so that whoever finds the keeper
+    /// finds the worker too.
+    fn announce(&mut self) -> anyhow::Result<()> {
+        let Some(worker) = &self.worker else {
+            return Ok(());
+        };
+        info!(pid = worker.pid(), "worker is ready");
+        self.run_dir
+            .write(rundir::WORKER_PID, &format!("{}\n", worker.pid()))?;
+        if !self.announced {
+            let own = format!("{}\n", std::process::id());
+            self.run_dir.write(rundir::KEEPER_PID, &own)?;
+            self.announced = true;
+        }
+        Ok(())
+    }
+
+    fn signal_worker(&self, signal: Signal) {
+        if let Some(worker) = &self.worker {
+            info!(pid = worker.pid(), ?signal, "ending the worker");
+            worker.signal(signal);
+        }
+    }
+
+    /// Waits for the next thing that the machine has to know.
+    fn wait(&mut self) -> anyhow::Result<Event> {
+        loop {
+            if self.stops > 0 {
+                self.stops -= 1;
+                return Ok(Event::Stop);
+            }
+            let now = Instant::now();
+            let deadline = self.takeover.deadline();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(Event::Deadline);
+            }
+            let ready = self.poll(deadline.map(|deadline| deadline - now))?;
+            if ready.report {
+                self.signals.report.take();
+                self.report()?;
+            }
+            if ready.stop {
+                self.stops += self.signals.stop.take();
+                continue;
+            }
+            // Readiness before death: a worker that did both in between has served.
+            if ready.answer && self.worker.as_mut().is_some_and(Child::take_ready) {
+                return Ok(Event::Ready);
+            }
+            if ready.death {
+                if let Some(event) = self.bury()? {
+                    return Ok(event);
+                }
+            }
+        }
+    }
+
+    fn poll(&self, timeout: Option<Duration>) -> anyhow::Result<Ready> {
+        let timeout = timeout.map(Timespec::try_from).transpose()?;
+        let mut fds = vec![
+            PollFd::new(&self.signals.stop, PollFlags::IN),
+            PollFd::new(&self.signals.report, PollFlags::IN),
+        ];
+        if let Some(worker) = &self.worker {
+            fds.push(PollFd::new(worker.pidfd(), PollFlags::IN));
+            if let Some(channel) = worker.channel_if_awaited() {
+                fds.push(PollFd::new(channel, PollFlags::IN));
+            }
+        }
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).context("cannot wait"),
+        }
+        let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Ready {
+            stop: is_ready(0),
+            report: is_ready(1),
+            death: is_ready(2),
+            answer: is_ready(3),
+        })
+    }
+
+    /// Takes note of the worker's end.
+    fn bury(&mut self) -> anyhow::Result<Option<Event>> {
+        let Some(mut worker) = self.worker.take() else {
+            return Ok(None);
+        };
+        let Some(status) = worker.try_wait()? else {
+            self.worker = Some(worker);
+            return Ok(None);
+        };
+        let served = self.counters.snapshot().served() != worker.served_before();
+        self.run_dir.remove(rundir::WORKER_PID)?;
+        warn!(pid = worker.pid(), %status, served, "worker ended");
+        Ok(Some(Event::Died {
+            served,
+            cache_dead: is_cache_dead(status),
+        }))
+    }
+
+    fn report(&self) -> anyhow::Result<()> {
+        let report = Report {
+            keeper_pid: std::process::id(),
+            worker_pid: self.worker.as_ref().map(Child::pid),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            counters: self.counters.snapshot(),
+        };
+        let text = serde_json::to_string_pretty(&report).context("statistics")?;
+        self.run_dir.write(rundir::STATS, &(text + "\n"))
+    }
+
+    /// Leaves the last counters behind and takes the pids away; what fails is only logged, since
+    /// the keeper ends anyway.
+    fn tidy_up(&self) {
+        let done = self
+            .report()
+            .and_then(|()| self.run_dir.remove(rundir::KEEPER_PID))
+            .and_then(|()| self.run_dir.remove(rundir::WORKER_PID));
+        if let Err(error) = done {
+            warn!(
+                error = format!("{error:#}"),
+                "cannot tidy up the run directory"
+            );
+        }
+    }
+}
+
+/// What an action led to.
+enum Step {
+    Wait,
+    Happened(Event),
+    End(Outcome),
+}
+
+/// What `poll` found.
+struct Ready {
+    stop: bool,
+    report: bool,
+    death: bool,
+    answer: bool,
+}
+
+fn is_cache_dead(status: ExitStatus) -> bool {
+    status.code() == Some(i32::from(EXIT_CACHE_DEAD))
+}

@@ -1,0 +1,46 @@
+//! `ondemandd` serves the blobs of a directory to the kernel's `/dev/cachefiles`.
+//!
+//! Two processes share the work, so that a crash of the one that does it costs nobody anything:
+//!
+//! ```text
+//!          keeper                                   worker (N threads)
+//!          opens the device, binds the cache        gets the device over a socket
+//!          starts a worker, waits for its end       [after a death: writes `restore`]
+//!          starts the next one                      answers OPEN, READ, CLOSE
+//!               |                                        |
+//!               +--- /dev/cachefiles, one open file -----+
+//! ```
+//!
+//! The kernel keeps the cache, and every reader that waits for data, as long as the device is
+//! open somewhere. Anonymous files belong to the worker and go with it; the kernel then asks the
+//! next worker to open the objects again.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`cli`] | arguments |
+//! | [`keeper`] | the parent: device, processes, signals |
+//! | [`takeover`] | the keeper's state machine, without any system call |
+//! | [`handover`] | the socket between the two: descriptors there, "ready" back |
+//! | [`worker`] | the child: start and threads |
+//! | [`server`] | what is done with a message |
+//! | [`objects`] | what is open |
+//! | [`source`] | the directory of blobs |
+//! | [`block`] | memory for direct I/O |
+//! | [`counters`] | numbers in memory that outlives the worker |
+//! | [`rundir`] | pid files and `stats.json` |
+//! | [`stats`] | `ondemandd stats` |
+
+pub mod block;
+mod child;
+pub mod cli;
+pub mod counters;
+pub mod handover;
+pub mod keeper;
+pub mod objects;
+pub mod rundir;
+pub mod server;
+mod signals;
+pub mod source;
+pub mod stats;
+pub mod takeover;
+pub mod worker;

@@ -1,0 +1,67 @@
+//! `ondemandd`: see the library's documentation.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use ondemandd::cli::Cli;
+use ondemandd::cli::Command;
+use ondemandd::keeper;
+use ondemandd::stats;
+use ondemandd::takeover::Outcome;
+use ondemandd::worker;
+use tracing::error;
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_log(&cli.log) {
+        eprintln!("ondemandd: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    match &cli.command {
+        Command::Serve(args) => match keeper::run(args, &cli.log) {
+            Ok(Outcome::Stopped) => {
+                info!("keeper ends");
+                ExitCode::SUCCESS
+            }
+            Ok(Outcome::Stuck) => {
+                error!("the worker does not end; the cache lives until it does");
+                ExitCode::FAILURE
+            }
+            Ok(Outcome::CacheDead) => {
+                error!("the cache is dead; the kernel's log says why");
+                ExitCode::from(worker::EXIT_CACHE_DEAD)
+            }
+            Err(error) => fail(&error),
+        },
+        Command::Stats(args) => match stats::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
+        Command::Worker(args) => match worker::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!(error = format!("{error:#}"), "worker ends");
+                ExitCode::from(error.exit_status())
+            }
+        },
+    }
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).context("--log")?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    error!(error = format!("{error:#}"), "failed");
+    ExitCode::FAILURE
+}

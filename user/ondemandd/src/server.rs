@@ -1,0 +1,204 @@
+//! What is done with a message: OPEN, READ, CLOSE.
+//!
+//! A READ may arrive in another thread than the OPEN of its object, so an object is registered
+//! before its OPEN is answered. Nothing that goes wrong with one message ends the worker: the
+//! kernel is told, the log is told, the next message is read.
+
+use std::sync::Arc;
+
+use cachefiles_proto::Close;
+use cachefiles_proto::Command;
+use cachefiles_proto::Device;
+use cachefiles_proto::Message;
+use cachefiles_proto::Open;
+use cachefiles_proto::OpenAnswer;
+use cachefiles_proto::Read;
+use cachefiles_proto::BLOCK_SIZE;
+use rustix::io::Errno;
+use thiserror::Error;
+use tracing::debug;
+use tracing::info;
+use tracing::warn;
+
+use crate::block;
+use crate::block::BlockBuffer;
+use crate::counters::count;
+use crate::counters::Counters;
+use crate::objects::Object;
+use crate::objects::Objects;
+use crate::source::Source;
+
+/// Everything that answers messages; shared by all threads.
+pub struct Server {
+    /// Where messages come from and commands go.
+    pub device: Device,
+    /// Where data comes from.
+    pub source: Source,
+    /// What is open.
+    pub objects: Objects,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// Why a READ ended without (all of) its data.
+#[derive(Debug, Error)]
+enum FillError {
+    #[error("cannot read the source: {0}")]
+    Source(std::io::Error),
+    #[error(transparent)]
+    Cache(cachefiles_proto::Error),
+    #[error("the kernel asks from {0} on, which is no multiple of a block")]
+    Unaligned(u64),
+}
+
+impl Server {
+    /// Answers one message. `buffer` holds at least one block and belongs to the thread.
+    pub fn answer(&self, message: Message, buffer: &mut BlockBuffer) {
+        match message {
+            Message::Open(open) => self.open(open),
+            Message::Read(read) => self.read(read, buffer),
+            Message::Close(close) => self.close(close),
+        }
+    }
+
+    fn open(&self, open: Open) {
+        let Open {
+            msg_id, object_id, ..
+        } = open;
+        let name = open.cookie_key.escape_ascii().to_string();
+        let volume = open.volume_key.escape_ascii();
+        if let Err(error) = open.file.set_close_on_exec() {
+            warn!(name, %error, "the kernel would let other programs inherit this object");
+        }
+        let blob = match self.source.lookup(&open.cookie_key) {
+            Ok(blob) => blob,
+            Err(error) => {
+                warn!(name, %volume, %error, "OPEN refused");
+                // The kernel's order: first the descriptor, then the answer.
+                drop(open.file);
+                count(&self.counters.refused, 1);
+                self.send_copen(msg_id, OpenAnswer::Error(error.errno()));
+                return;
+            }
+        };
+        let size = blob.size();
+        let object = Object {
+            file: open.file,
+            blob,
+            name,
+        };
+        let object = Arc::new(object);
+        self.objects.insert(object_id, Arc::clone(&object));
+        if self.send_copen(msg_id, OpenAnswer::Size(size)) {
+            count(&self.counters.opens, 1);
+            let again = self.counters.note_open(&open.volume_key, &open.cookie_key);
+            count(&self.counters.reopens, u64::from(again));
+            info!(name = object.name, %volume, object_id, size, again, "OPEN");
+        } else {
+            // Whoever wanted the object is gone, or the kernel does not like its size.
+            self.objects.remove(object_id);
+        }
+    }
+
+    fn send_copen(&self, msg_id: u32, answer: OpenAnswer) -> bool {
+        match self.device.send(&Command::Copen { msg_id, answer }) {
+            Ok(()) => true,
+            Err(error) => {
+                count(&self.counters.kernel_errors, 1);
+                warn!(msg_id, %error, "OPEN not answered");
+                false
+            }
+        }
+    }
+
+    fn read(&self, read: Read, buffer: &mut BlockBuffer) {
+        let Some(object) = self.objects.get(read.object_id) else {
+            count(&self.counters.strays, 1);
+            warn!(?read, "READ of an unknown object");
+            return;
+        };
+        match self.fill(&object, read, buffer) {
+            Ok(written) => debug!(name = object.name, ?read, written, "READ"),
+            Err(error) => {
+                let number = match error {
+                    FillError::Source(_) => &self.counters.source_errors,
+                    FillError::Cache(_) | FillError::Unaligned(_) => &self.counters.kernel_errors,
+                };
+                count(number, 1);
+                warn!(name = object.name, ?read, %error, "READ failed");
+            }
+        }
+        // Without data the kernel finds the hole still there, and fails the reader.
+        match object.file.read_complete(read.msg_id) {
+            Ok(()) => count(&self.counters.reads, 1),
+            // Its reader was killed: nobody waits any more.
+            Err(error) if error.errno() == Some(Errno::INVAL) => {
+                count(&self.counters.kernel_errors, 1);
+                debug!(name = object.name, %error, "READ is gone");
+            }
+            Err(error) => {
+                count(&self.counters.kernel_errors, 1);
+                warn!(name = object.name, %error, "READ not completed");
+            }
+        }
+    }
+
+    /// Copies the range from source to cache: whole blocks, the last one padded with zeros, and
+    /// nothing beyond the block that holds the object's last byte. Returns the bytes written.
+    fn fill(
+        &self,
+        object: &Object,
+        read: Read,
+        buffer: &mut BlockBuffer,
+    ) -> Result<u64, FillError> {
+        let size = object.blob.size();
+        let block = to_u64(BLOCK_SIZE);
+        if read.off % block != 0 {
+            return Err(FillError::Unaligned(read.off));
+        }
+        // The numbers are the kernel's: nothing here may overflow. A file's size always has room
+        // for one more block.
+        let end = read.off.saturating_add(read.len).min(size);
+        let end = block::round_up(end).unwrap_or(u64::MAX - (block - 1));
+        let buffer = buffer.bytes_mut();
+        let mut at = read.off;
+        while at < end {
+            let want = to_usize(end - at).min(buffer.len());
+            let have = to_usize(size.saturating_sub(at)).min(want);
+            let (data, padding) = buffer[..want].split_at_mut(have);
+            object.blob.read_at(data, at).map_err(FillError::Source)?;
+            padding.fill(0);
+            object
+                .file
+                .write_all_at(&buffer[..want], at)
+                .map_err(FillError::Cache)?;
+            count(&self.counters.bytes, to_u64(want));
+            at += to_u64(want);
+        }
+        Ok(at - read.off)
+    }
+
+    fn close(&self, close: Close) {
+        count(&self.counters.closes, 1);
+        match self.objects.remove(close.object_id) {
+            Some(object) => info!(name = object.name, object_id = close.object_id, "CLOSE"),
+            None => {
+                count(&self.counters.strays, 1);
+                debug!(?close, "CLOSE of an unknown object");
+            }
+        }
+    }
+}
+
+/// A length of memory as a number of bytes in a file.
+fn to_u64(len: usize) -> u64 {
+    u64::try_from(len).expect("memory is smaller than 2^64 bytes")
+}
+
+/// A number of bytes in a file as a length of memory, cut to what memory can have.
+fn to_usize(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests;

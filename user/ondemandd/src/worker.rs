@@ -1,0 +1,236 @@
+//! The worker: gets the device from the keeper, then answers messages with a few threads.
+//!
+//! It has no state that matters: whatever it knew is asked for again after its death. So any
+//! failure that is not one of a single message ends it, and a panic of one thread ends them all.
+//!
+//! When the keeper dies the worker serves on, and says so in the log: the worker holds the device,
+//! so every mounted image stays usable, while to end with the keeper would fail all of them at
+//! once. There is no failover from then on; end the worker (SIGTERM) and start anew when it suits.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use cachefiles_proto::Buffer;
+use cachefiles_proto::Command;
+use cachefiles_proto::Device;
+use rustix::event::epoll;
+use rustix::event::Timespec;
+use rustix::io::Errno;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
+use thiserror::Error;
+use tracing::error;
+use tracing::info;
+use tracing::warn;
+
+use crate::block::BlockBuffer;
+use crate::cli;
+use crate::counters::count;
+use crate::counters::Counters;
+use crate::handover::Channel;
+use crate::objects::Objects;
+use crate::server::Server;
+use crate::source::Source;
+use crate::takeover::READY_WITHIN;
+
+/// Exit status of a worker that found the cache dead: another worker would be of no use.
+pub const EXIT_CACHE_DEAD: u8 = 3;
+
+/// Memory of a thread for one copy, in blocks: 1 MiB.
+const COPY_BLOCKS: usize = 256;
+
+/// How long a thread relies on being woken up. The C module forgets to wake in a few races; with
+/// this they cost half a second instead of for ever.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a thread waits for a free descriptor before it tries again.
+const DESCRIPTOR_WITHIN: Duration = Duration::from_millis(100);
+
+/// Why a worker ended.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The kernel declared the cache dead.
+    #[error("the kernel declared the cache dead; its log says why")]
+    CacheDead,
+    /// Anything else; the next worker may do better.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl WorkerError {
+    /// The exit status that tells the keeper.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            WorkerError::CacheDead => EXIT_CACHE_DEAD,
+            WorkerError::Other(_) => 1,
+        }
+    }
+}
+
+impl From<cachefiles_proto::Error> for WorkerError {
+    fn from(error: cachefiles_proto::Error) -> Self {
+        match error.errno() {
+            Some(Errno::IO) => WorkerError::CacheDead,
+            _ => WorkerError::Other(error.into()),
+        }
+    }
+}
+
+/// Runs a worker whose standard input is the keeper's socket. Returns only with an error: a worker
+/// is ended by a signal.
+///
+/// # Errors
+///
+/// A [`WorkerError`].
+pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
+    abort_on_panic();
+    raise_descriptor_limit();
+    let channel = channel_from_stdin()?;
+    let source = Source::open(&args.source)
+        .with_context(|| format!("cannot open the source {}", args.source.display()))?;
+    let handover = channel
+        .receive_device(READY_WITHIN)
+        .context("got no device from the keeper")?;
+    let server = Server {
+        device: Device::from_owned_fd(handover.device)?,
+        source,
+        objects: Objects::default(),
+        counters: Counters::from_owned_fd(handover.counters)?,
+    };
+    let epoll = watch(&server.device).context("epoll")?;
+    if handover.restore {
+        server.device.send(&Command::Restore)?;
+        count(&server.counters.restores, 1);
+    }
+    info!(
+        threads = args.threads,
+        takeover = handover.restore,
+        "worker serves"
+    );
+    thread::scope(|scope| {
+        for _ in 0..args.threads.get() {
+            thread::Builder::new()
+                .name("ondemandd-io".into())
+                .spawn_scoped(scope, || end_process(serve(&server, &epoll)))
+                .context("cannot start a thread")?;
+        }
+        channel
+            .send_ready()
+            .context("cannot tell the keeper that all is ready")?;
+        channel.wait_for_end().context("cannot watch the keeper")?;
+        error!("the keeper has ended: serving on, but nobody will replace this worker");
+        Ok(())
+    })
+}
+
+/// Takes the socket off standard input, which then reads `/dev/null`.
+fn channel_from_stdin() -> anyhow::Result<Channel> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        anyhow::bail!("`worker` is started by the keeper; use `ondemandd serve`");
+    }
+    let channel = stdin.as_fd().try_clone_to_owned().context("no socket")?;
+    let null = std::fs::File::open("/dev/null").context("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot replace standard input")?;
+    Ok(Channel::from(channel))
+}
+
+/// A thread that panics would leave its message unanswered: end, and let the next worker do it.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
+/// Every open object takes two descriptors; use as many as root may have.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// An epoll instance for all threads. Level-triggered: a thread that takes a message leaves the
+/// device on the ready list, so that the kernel wakes the next thread for the next message, and
+/// none for nothing.
+fn watch(device: &Device) -> Result<OwnedFd, Errno> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let data = epoll::EventData::new_u64(0);
+    epoll::add(&epoll, device, data, epoll::EventFlags::IN)?;
+    Ok(epoll)
+}
+
+/// Ends all threads. The kernel closes the anonymous files before the keeper sees the end.
+fn end_process(error: WorkerError) {
+    error!(error = format!("{error:#}"), "worker ends");
+    std::process::exit(i32::from(error.exit_status()));
+}
+
+/// One thread: waits, answers until nothing is left, waits.
+fn serve(server: &Server, epoll: &OwnedFd) -> WorkerError {
+    let mut message_buffer = Buffer::new();
+    let mut copy_buffer = BlockBuffer::new(COPY_BLOCKS);
+    let mut events = Vec::with_capacity(1);
+    let timeout = Timespec::try_from(LOOK_EVERY).ok();
+    loop {
+        events.clear();
+        let waited = epoll::wait(
+            epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            timeout.as_ref(),
+        );
+        match waited {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return WorkerError::Other(anyhow::Error::new(errno).context("epoll")),
+        }
+        let dead = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
+        let is_dead = |event: &epoll::Event| {
+            let flags = event.flags;
+            flags.intersects(dead)
+        };
+        if events.iter().any(is_dead) {
+            return WorkerError::CacheDead;
+        }
+        // Read even if nothing was reported: see LOOK_EVERY.
+        loop {
+            match server.device.read_message(&mut message_buffer) {
+                Ok(Some(message)) => server.answer(message, &mut copy_buffer),
+                Ok(None) => break,
+                Err(error) => {
+                    if let Err(fatal) = survive(server, error) {
+                        return fatal;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Decides whether a failed read of the device ends the worker.
+fn survive(server: &Server, error: cachefiles_proto::Error) -> Result<(), WorkerError> {
+    count(&server.counters.kernel_errors, 1);
+    match error.errno() {
+        // An OPEN waits for a descriptor.
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            warn!(%error, "OPEN has to wait");
+            server.objects.wait_for_removal(DESCRIPTOR_WITHIN);
+            Ok(())
+        }
+        Some(_) => Err(error.into()),
+        None => {
+            warn!(%error, "message dropped");
+            Ok(())
+        }
+    }
+}
