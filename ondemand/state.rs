@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+
+//! The states of an object, and what the table remembers of it.
+//!
+//! ```text
+//!                 first lookup
+//!                      |
+//!                      v
+//!   +----------> REOPENING -- copen id,SIZE ---> OPEN
+//!   |                  |                           |
+//!   | a READ, or       | copen id,-ERRNO,          | its fd closed
+//!   | a waiting        | or a bad answer           |
+//!   | mount            v                           |
+//!   +---------------CLOSE <------------------------+
+//!
+//!   DROPPING: from any state, when fscache withdraws the cookie; final.
+//! ```
+//!
+//! The names are those of the failover series (Linux 6.8); the first opening is a REOPENING too,
+//! since nothing distinguishes them but that there is no size to compare with.
+
+use crate::errno::Errno;
+use crate::ondemand::queue::Env;
+
+/// The state of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// No daemon serves it. A READ, or a reader that waits for the first opening, reopens it.
+    Close,
+    /// The daemon holds its anonymous fd and has answered its OPEN.
+    Open {
+        /// The object_id of that fd.
+        object_id: u32,
+    },
+    /// An OPEN is on its way; READs are parked.
+    Reopening(Opening),
+    /// Withdrawn. Its entry stays until the last anonymous fd is closed.
+    Dropping,
+}
+
+/// How far an opening has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Opening {
+    /// Its reopen work is to send the OPEN.
+    Queued,
+    /// The OPEN is in the queue under this msg_id, or with the daemon.
+    Pending {
+        /// Which request.
+        msg_id: u32,
+    },
+    /// `copen` has answered it; the file is being checked against the answer.
+    Validating,
+}
+
+impl State {
+    /// The number that tracepoints show: 0 close, 1 open, 2 reopening, 3 dropping.
+    pub fn number(self) -> u32 {
+        match self {
+            State::Close => 0,
+            State::Open { .. } => 1,
+            State::Reopening(_) => 2,
+            State::Dropping => 3,
+        }
+    }
+}
+
+/// What the table knows of an object. All fields are protected by the table's lock.
+pub struct Object<E: Env> {
+    pub(super) handle: E::Handle,
+    pub(super) state: State,
+    /// The object_id of the newest anonymous fd, while that fd is open.
+    pub(super) fd: Option<u32>,
+    /// Open anonymous fds, the newest and older ones that an error answer left behind.
+    pub(super) fds: u32,
+    /// Its requests, oldest first.
+    pub(super) head: Option<u32>,
+    pub(super) tail: Option<u32>,
+    /// It has been open once: its size is known and its file was checked.
+    pub(super) ready: bool,
+    /// Openings that failed, wrapping. Whoever waits for an opening compares it.
+    pub(super) failures: u32,
+    /// Why the latest opening failed.
+    pub(super) error: Errno,
+    /// The first opening failed and nobody has been told yet.
+    pub(super) untold: bool,
+}
+
+impl<E: Env> Object<E> {
+    /// An object whose first OPEN is about to be sent.
+    pub fn new(handle: E::Handle) -> Self {
+        Object {
+            handle,
+            state: State::Reopening(Opening::Queued),
+            fd: None,
+            fds: 0,
+            head: None,
+            tail: None,
+            ready: false,
+            failures: 0,
+            error: Errno::EIO,
+            untold: false,
+        }
+    }
+
+    /// The reference that the table was given.
+    pub fn handle(&self) -> &E::Handle {
+        &self.handle
+    }
+
+    pub(super) fn set_state(&mut self, to: State) {
+        let from = core::mem::replace(&mut self.state, to);
+        if from.number() != to.number() {
+            E::state_changed(&self.handle, from, to);
+        }
+    }
+
+    pub(super) fn open_id(&self) -> Option<u32> {
+        match self.state {
+            State::Open { object_id } => Some(object_id),
+            _ => None,
+        }
+    }
+}
+
+/// What a reader that needs an open object is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Awaited {
+    /// The object has been open: size and file are known.
+    Ready,
+    /// Not yet; ask again after the object's next [`WakeObject`].
+    ///
+    /// [`WakeObject`]: crate::ondemand::queue::Effect::WakeObject
+    Pending,
+    /// The opening failed, the object is being dropped, or the cache is dead.
+    Failed(Errno),
+}
