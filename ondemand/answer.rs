@@ -34,39 +34,43 @@ impl<E: Env> Table<E> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `msg_id` is no OPEN that the daemon holds: unknown, stale, another opcode's, or
-    /// still being delivered; nothing changes then. `EBADFD` if the fd of that OPEN was closed
-    /// before a size was told; the OPEN ends with an error then.
+    /// `EINVAL` if `msg_id` is no OPEN that the daemon holds: unknown, stale, another opcode's,
+    /// still being delivered, or its object is being dropped; nothing changes then. `EBADFD` if
+    /// the fd of that OPEN was closed before a size was told; the OPEN ends with that error then.
     pub fn copen(
         &mut self,
         msg_id: u32,
         answer: Result<(), Errno>,
         fx: &mut Effects<E>,
     ) -> Result<Option<Opened<E>>, Errno> {
-        let object_id = match self.requests.get(msg_id) {
+        let (object, object_id) = match self.requests.get(msg_id) {
             Some(request) if request.kind == Kind::Open => match request.phase {
-                Phase::Delivered { object_id } => object_id,
+                Phase::Delivered { object_id } => (request.object, object_id),
                 _ => return Err(Errno::EINVAL),
             },
             _ => return Err(Errno::EINVAL),
         };
-        let Some(request) = self.take(msg_id) else {
-            return Err(Errno::EINVAL);
+        let fd = match self.objects.get(object) {
+            Some(entry) if entry.state == State::Reopening(Opening::Pending { msg_id }) => entry.fd,
+            // The object is being dropped, and the drop is about to take this OPEN out.
+            _ => return Err(Errno::EINVAL),
         };
-        let object = request.object;
-        fx.push(Effect::Complete(request, answer));
-        if let Err(errno) = answer {
+        let outcome = match answer {
+            Ok(()) if fd != Some(object_id) => Err(Errno::EBADFD),
+            answer => answer,
+        };
+        let request = self.take(msg_id).ok_or(Errno::EINVAL)?;
+        fx.push(Effect::Complete(request, outcome));
+        if let Err(errno) = outcome {
             self.fail_opening(object, errno, fx);
-            return Ok(None);
+            return if answer.is_ok() {
+                Err(errno)
+            } else {
+                Ok(None)
+            };
         }
 
-        let Some(entry) = self.objects.get(object) else {
-            return Err(Errno::EINVAL);
-        };
-        if entry.fd != Some(object_id) {
-            self.fail_opening(object, Errno::EBADFD, fx);
-            return Err(Errno::EBADFD);
-        }
+        let entry = self.objects.get(object).ok_or(Errno::EINVAL)?;
         entry.set_state(State::Reopening(Opening::Validating));
         let handle = entry.handle.clone();
         Ok(Some(Opened {

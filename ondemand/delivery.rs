@@ -13,6 +13,7 @@ use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Slots;
+use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
 
 /// A message on its way out.
@@ -100,8 +101,8 @@ impl<E: Env> Table<E> {
 
     /// Ends a delivery whose message has been copied out.
     ///
-    /// `false`: the message means nothing any more, because its request has ended or its fd was
-    /// closed in the meantime; then it must not be shown to the daemon, and an OPEN's fd must not
+    /// `false`: the message means nothing any more, because its request has ended, its object is
+    /// being dropped or its fd was closed in the meantime; then it must not be shown to the daemon, and an OPEN's fd must not
     /// be installed.
     pub fn delivered(&mut self, delivery: &Delivery<E>, fx: &mut Effects<E>) -> bool {
         if !self.is_in_delivery(delivery) {
@@ -117,12 +118,19 @@ impl<E: Env> Table<E> {
                 true
             }
             Kind::Open => {
-                if let Some(entry) = self.objects.get(delivery.object) {
-                    entry.fd = Some(object_id);
-                    entry.fds += 1;
+                let wanted = match self.objects.get(delivery.object) {
+                    // The drop has decided about a CLOSE already, and takes this OPEN out next.
+                    Some(entry) if entry.state != State::Dropping => {
+                        entry.fd = Some(object_id);
+                        entry.fds += 1;
+                        true
+                    }
+                    _ => false,
+                };
+                if wanted {
+                    self.set_delivered(delivery);
                 }
-                self.set_delivered(delivery);
-                true
+                wanted
             }
             Kind::Read { .. } => {
                 let open = match self.objects.get(delivery.object) {
