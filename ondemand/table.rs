@@ -285,7 +285,10 @@ impl<E: Env> Table<E> {
             self.restore_object(id);
             match id.checked_add(1) {
                 Some(next) => at = next,
-                None => return,
+                None => {
+                    fx.push(Effect::WakeDaemon);
+                    return;
+                }
             }
         }
         fx.set_more(More::Restore(at));
