@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The other side of a [`Task`](super::Task): what the processes do that tests start.
+//!
+//! - `mount OPTIONS DIR`: mounts EROFS
+//! - `mount-many COUNT DOMAIN DIR`: mounts COUNT images of one domain, each from a thread
+//! - `umount DIR`
+//! - `read PATH OFFSET LENGTH [random]`: prints what it has read
+//! - `open-device PATH`: opens the device without `CAP_SYS_ADMIN`
+//! - `serve IMAGES COUNT`: a daemon with the device as standard input, which is killed, by itself,
+//!   when it has read COUNT messages and has not answered the last one (0: never)
+//! - `hold`: waits to be killed, and holds its standard input open
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::fs::Advice;
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+use rustix::mount::UnmountFlags;
+use rustix::thread::CapabilitySet;
+
+use super::image::Images;
+use super::Daemon;
+
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 64 << 10;
+
+/// Runs one helper; the exit status is 0, or 1 with an errno on the standard error output.
+#[must_use]
+pub fn main(arguments: &[String]) -> ExitCode {
+    // A descriptor of the C module's is not close-on-exec.
+    close_inherited();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments[..] {
+        ["mount", options, dir] => mount(options, dir),
+        ["mount-many", count, domain, dir] => mount_many(count, domain, dir),
+        ["umount", dir] => rustix::mount::unmount(dir, UnmountFlags::empty()).map_err(Into::into),
+        ["read", path, offset, length] => read(path, offset, length, Advice::Normal),
+        ["read", path, offset, length, "random"] => read(path, offset, length, Advice::Random),
+        ["open-device", path] => open_without_capability(path),
+        ["serve", images, count] => serve(images, count),
+        ["hold"] => hold(),
+        _ => Err(anyhow::anyhow!("unknown helper {arguments:?}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            match error.downcast_ref::<Errno>() {
+                Some(errno) => eprintln!("errno {}", errno.raw_os_error()),
+                None => eprintln!("{error:#}"),
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn close_inherited() {
+    // SAFETY: Nothing has been opened yet, so that no owner of a descriptor above 2 exists.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+}
+
+fn mount(options: &str, dir: &str) -> anyhow::Result<()> {
+    let options = std::ffi::CString::new(options)?;
+    rustix::mount::mount("none", dir, "erofs", MountFlags::RDONLY, options.as_c_str())?;
+    Ok(())
+}
+
+fn mount_many(count: &str, domain: &str, dir: &str) -> anyhow::Result<()> {
+    let count: u32 = count.parse()?;
+    let threads: Vec<_> = (0..count)
+        .map(|number| {
+            let options = format!("domain_id={domain},fsid=many{number}");
+            let dir = dir.to_owned();
+            std::thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn(move || mount(&options, &dir))
+        })
+        .collect::<Result<_, _>>()?;
+    for thread in threads {
+        // Each may fail: the test never answers them.
+        let _ = thread.join();
+    }
+    Ok(())
+}
+
+fn read(path: &str, offset: &str, length: &str, advice: Advice) -> anyhow::Result<()> {
+    let file = File::open(path).map_err(errno)?;
+    rustix::fs::fadvise(&file, 0, None, advice)?;
+    let (mut at, mut rest): (u64, usize) = (offset.parse()?, length.parse()?);
+    let mut chunk = vec![0; CHUNK];
+    let mut output = std::io::stdout().lock();
+    while rest > 0 {
+        let want = rest.min(CHUNK);
+        let len = file.read_at(&mut chunk[..want], at).map_err(errno)?;
+        if len == 0 {
+            break;
+        }
+        output.write_all(&chunk[..len])?;
+        at += u64::try_from(len)?;
+        rest -= len;
+    }
+    output.flush()?;
+    Ok(())
+}
+
+fn errno(error: std::io::Error) -> anyhow::Error {
+    match Errno::from_io_error(&error) {
+        Some(errno) => errno.into(),
+        None => error.into(),
+    }
+}
+
+fn open_without_capability(path: &str) -> anyhow::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_ADMIN);
+    sets.permitted.remove(CapabilitySet::SYS_ADMIN);
+    rustix::thread::set_capabilities(None, sets)?;
+    File::options()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(errno)?;
+    Ok(())
+}
+
+fn serve(images: &str, count: &str) -> anyhow::Result<()> {
+    let device = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let mut daemon = Daemon::from_device(cachefiles_proto::Device::from_owned_fd(device)?);
+    let images = Images::in_directory(Path::new(images));
+    for name in ["plain", "lz4", "small"] {
+        daemon.images.push(images.get(name)?);
+    }
+    daemon.restore()?;
+    let count: u32 = count.parse()?;
+    for seen in 1_u32.. {
+        let message = daemon.next_within(None)?;
+        if seen == count {
+            rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            )?;
+        }
+        daemon.answer(message)?;
+    }
+    Ok(())
+}
+
+fn hold() -> anyhow::Result<()> {
+    loop {
+        std::thread::park();
+    }
+}

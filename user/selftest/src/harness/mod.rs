@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What every test is built from.
+
+pub mod check;
+pub mod context;
+pub mod daemon;
+pub mod helper;
+pub mod image;
+pub mod kmsg;
+pub mod known;
+pub mod procfs;
+pub mod raw;
+pub mod runner;
+pub mod task;
+pub mod wait;
+
+pub use check::errno_of;
+pub use check::expect_errno;
+pub use check::Skip;
+pub use context::Context;
+pub use daemon::Daemon;
+pub use daemon::Event;
+pub use image::Image;
+pub use image::Images;
+pub use task::Outcome;
+pub use task::Task;
+pub use wait::eventually;
+pub use wait::SOON;
+
+use std::time::Duration;
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// What it is called; one of a known defect begins with the defect's id.
+    pub name: &'static str,
+    /// What it would have caught.
+    pub about: &'static str,
+    /// The test itself, run in a process of its own.
+    pub run: fn(&Context) -> anyhow::Result<()>,
+    /// After this its process is killed, with everything that it started.
+    pub deadline: Duration,
+}
+
+impl Test {
+    /// A test with the usual deadline, which is ten times what the slowest one needs.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        about: &'static str,
+        run: fn(&Context) -> anyhow::Result<()>,
+    ) -> Self {
+        Test {
+            name,
+            about,
+            run,
+            deadline: Duration::from_secs(60),
+        }
+    }
+
+    /// The same test with another deadline, in seconds.
+    #[must_use]
+    pub const fn within(mut self, seconds: u64) -> Self {
+        self.deadline = Duration::from_secs(seconds);
+        self
+    }
+}
