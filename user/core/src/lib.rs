@@ -24,4 +24,15 @@ pub mod daemon {
     pub mod command;
 }
 
+/// The state of the requests, and what every event does to it.
+#[path = "../../../ondemand"]
+pub mod ondemand {
+    pub mod answer;
+    pub mod delivery;
+    pub mod message;
+    pub mod queue;
+    pub mod state;
+    pub mod table;
+}
+
 pub mod layout;
