@@ -63,11 +63,7 @@ impl<E: Env> Table<E> {
         fx.push(Effect::Complete(request, outcome));
         if let Err(errno) = outcome {
             self.fail_opening(object, errno, fx);
-            return if answer.is_ok() {
-                Err(errno)
-            } else {
-                Ok(None)
-            };
+            return if answer.is_ok() { Err(errno) } else { Ok(None) };
         }
 
         let entry = self.objects.get(object).ok_or(Errno::EINVAL)?;
