@@ -4,10 +4,13 @@
 //!
 //! Nothing is copied: each module below is the very file that the kernel module is built from, under
 //! the same path within the crate. These files use `core` only, so what is tested, explored and fuzzed
-//! here is what runs in the kernel. [`layout`] alone belongs to the host.
+//! here is what runs in the kernel. [`layout`] and [`model`], with the window
+//! that the latter needs into the table (`inspect`), alone belong to the host.
 
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 #[path = "../../../errno.rs"]
 pub mod errno;
@@ -29,6 +32,8 @@ pub mod daemon {
 pub mod ondemand {
     pub mod answer;
     pub mod delivery;
+    #[path = "../user/core/src/model/inspect.rs"]
+    pub mod inspect;
     pub mod message;
     pub mod queue;
     pub mod state;
@@ -36,3 +41,4 @@ pub mod ondemand {
 }
 
 pub mod layout;
+pub mod model;

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What holds after every step.
+//!
+//! A walk that one hold of the lock did not finish excuses what it has yet to tidy up: the requests of
+//! a dropped object, those of a dead cache, and READs that failed with their object's opening.
+
+use super::sim::Sim;
+use crate::ondemand::delivery::Selected;
+use crate::ondemand::inspect::ObjectView;
+use crate::ondemand::inspect::RequestView;
+use crate::ondemand::queue::Effects;
+use crate::ondemand::queue::Kind;
+use crate::ondemand::queue::More;
+use crate::ondemand::queue::Phase;
+use crate::ondemand::state::Awaited;
+use crate::ondemand::state::Opening;
+use crate::ondemand::state::State;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+type Requests = [RequestView<u64>];
+type Objects = [ObjectView<u32>];
+
+macro_rules! ensure {
+    ($holds:expr, $($why:tt)+) => {
+        if !$holds {
+            return Err(format!($($why)+));
+        }
+    };
+}
+
+impl Sim {
+    /// All that distinguishes this moment from others, as text.
+    pub fn fingerprint(&mut self) -> String {
+        let requests = self.table.view_requests();
+        let objects = self.table.view_objects();
+        format!(
+            "{requests:?} {objects:?} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+            self.table.is_dead(),
+            self.table.view_cursor(),
+            self.works,
+            self.pending,
+            self.deliveries
+                .iter()
+                .map(|(thread, (delivery, died))| (thread, delivery.msg_id, died))
+                .collect::<Vec<_>>(),
+            self.checks
+                .iter()
+                .map(|opened| opened.object_id)
+                .collect::<Vec<_>>(),
+            self.hand,
+            self.fds,
+            self.waiters,
+        )
+    }
+
+    /// Holds the table against its invariants and against what everybody around it knows.
+    ///
+    /// # Errors
+    ///
+    /// Says what does not hold.
+    pub fn check(&mut self) -> Result<(), String> {
+        if let Some(violation) = &self.violation {
+            return Err(violation.clone());
+        }
+        let requests = self.table.view_requests();
+        let objects = self.table.view_objects();
+        self.check_ledger(&requests)?;
+        self.check_lists(&requests, &objects)?;
+        for request in &requests {
+            let object = objects
+                .iter()
+                .find(|object| object.place == request.object)
+                .ok_or_else(|| format!("{request:?} names no object"))?;
+            self.check_request(request, object)?;
+        }
+        for object in &objects {
+            self.check_object(object, &requests)?;
+        }
+        self.check_delivery(&requests)?;
+        self.check_waiters()
+    }
+
+    fn is_pending(&self, more: More) -> bool {
+        self.pending.contains(&more)
+    }
+
+    /// Each request that has not ended is in the queue, and no other is.
+    fn check_ledger(&self, requests: &Requests) -> Result<(), String> {
+        for (label, account) in &self.ledger {
+            let queued = requests.iter().filter(|r| r.ticket == *label).count();
+            let wanted = usize::from(account.outcome.is_none());
+            ensure!(
+                queued == wanted,
+                "request {label} {account:?} is queued {queued} times"
+            );
+        }
+        ensure!(
+            !self.table.is_dead() || self.is_pending(More::Flush) || requests.is_empty(),
+            "a dead table holds {requests:?}"
+        );
+        Ok(())
+    }
+
+    fn check_lists(&self, requests: &Requests, objects: &Objects) -> Result<(), String> {
+        let mut listed = 0;
+        for object in objects {
+            let mut at = object.head;
+            let mut before = None;
+            while let Some(msg_id) = at {
+                let request = requests
+                    .iter()
+                    .find(|request| request.msg_id == msg_id)
+                    .ok_or_else(|| format!("{object:?} lists {msg_id}"))?;
+                ensure!(
+                    request.object == object.place && request.prev == before,
+                    "{request:?} in the list of {object:?} after {before:?}"
+                );
+                before = at;
+                at = request.next;
+                listed += 1;
+                ensure!(listed <= requests.len(), "the list of {object:?} is a ring");
+            }
+            ensure!(object.tail == before, "{object:?} ends at {before:?}");
+        }
+        ensure!(listed == requests.len(), "requests are in no list");
+        Ok(())
+    }
+
+    fn check_request(
+        &self,
+        request: &RequestView<u64>,
+        object: &ObjectView<u32>,
+    ) -> Result<(), String> {
+        ensure!(
+            self.ledger[&request.ticket].object == object.handle,
+            "{request:?} came to {object:?}"
+        );
+        ensure!(
+            request.marked == (request.phase == Phase::New),
+            "the mark of {request:?}"
+        );
+        let dropping = object.state == State::Dropping;
+        let excused = self.table.is_dead() && self.is_pending(More::Flush)
+            || dropping && self.is_pending(More::Drop(object.place));
+        if excused && !matches!(request.kind, Kind::Close { .. }) {
+            return Ok(());
+        }
+        if let Phase::InDelivery { object_id } = request.phase {
+            ensure!(
+                self.deliveries.values().any(|(delivery, _)| {
+                    delivery.msg_id == request.msg_id && delivery.object_id == object_id
+                }),
+                "nobody delivers {request:?}"
+            );
+        }
+        let msg_id = request.msg_id;
+        let holds = match (request.kind, request.phase) {
+            (Kind::Close { object_id }, Phase::New | Phase::InDelivery { .. }) => {
+                dropping && object.fd == Some(object_id)
+            }
+            _ if dropping => false,
+            (Kind::Open, Phase::New | Phase::InDelivery { .. } | Phase::Delivered { .. }) => {
+                object.state == State::Reopening(Opening::Pending { msg_id })
+            }
+            (Kind::Read { .. }, Phase::New) => matches!(object.state, State::Open { .. }),
+            (Kind::Read { .. }, Phase::Delivered { object_id }) => {
+                object.state == State::Open { object_id }
+            }
+            (Kind::Read { .. }, Phase::Parked) => matches!(object.state, State::Reopening(_)),
+            (Kind::Read { .. }, Phase::InDelivery { .. }) => true,
+            (Kind::Read { .. }, Phase::Failed(_)) => self.is_pending(More::Reap(object.place)),
+            _ => false,
+        };
+        ensure!(holds, "{request:?} of {object:?}");
+        Ok(())
+    }
+
+    fn check_object(&self, object: &ObjectView<u32>, requests: &Requests) -> Result<(), String> {
+        let label = object.handle;
+        let cookie = &self.cookies[&label];
+        ensure!(
+            cookie.place == object.place && !cookie.forgotten,
+            "{object:?} is {cookie:?}"
+        );
+        ensure!(
+            cookie.dropped == (object.state == State::Dropping),
+            "{object:?} is {cookie:?}"
+        );
+        let fds = self.fds.values().filter(|at| **at == object.place).count();
+        ensure!(
+            u32::try_from(fds) == Ok(object.fds),
+            "{object:?} has {fds} fds"
+        );
+        if let Some(object_id) = object.fd {
+            ensure!(
+                self.fds.get(&object_id) == Some(&object.place),
+                "{object:?}: its fd is closed"
+            );
+        }
+        let dead = self.table.is_dead();
+        let holds = match object.state {
+            State::Close => true,
+            State::Open { object_id } => object.fd == Some(object_id) && object.ready,
+            State::Reopening(Opening::Queued) => dead || self.works.contains(&label),
+            State::Reopening(Opening::Pending { msg_id }) => {
+                dead || requests
+                    .iter()
+                    .any(|request| request.msg_id == msg_id && request.kind == Kind::Open)
+            }
+            State::Reopening(Opening::Validating) => self
+                .checks
+                .iter()
+                .any(|opened| opened.object == object.place && opened.handle == label),
+            State::Dropping => {
+                object.fds > 0 || self.is_pending(More::Drop(object.place)) || {
+                    // A walk of the whole queue may have taken the requests.
+                    dead && self.is_pending(More::Flush)
+                }
+            }
+        };
+        ensure!(holds, "{object:?}");
+        Ok(())
+    }
+
+    /// `poll` and `read` agree, and every deliverable message gets its turn.
+    fn check_delivery(&self, requests: &Requests) -> Result<(), String> {
+        let mut copy = self.table.clone();
+        let mut marked: Vec<u32> = requests
+            .iter()
+            .filter(|request| request.marked)
+            .map(|request| request.msg_id)
+            .collect();
+        ensure!(copy.readable() != marked.is_empty(), "poll against marks");
+        while !marked.is_empty() {
+            match copy.select(usize::MAX) {
+                Selected::Message(delivery) if marked.contains(&delivery.msg_id) => {
+                    marked.retain(|msg_id| *msg_id != delivery.msg_id);
+                }
+                Selected::Message(delivery) => {
+                    return Err(format!("{} was selected", delivery.msg_id))
+                }
+                Selected::TooSmall | Selected::Nothing => {
+                    return Err(format!("{marked:?} are never selected"))
+                }
+            }
+        }
+        ensure!(
+            matches!(copy.select(usize::MAX), Selected::Nothing) && !copy.readable(),
+            "more is selected than was marked"
+        );
+        Ok(())
+    }
+
+    /// Who sleeps would be told to go on sleeping, and somebody works on what it waits for.
+    fn check_waiters(&self) -> Result<(), String> {
+        let walks = self
+            .pending
+            .iter()
+            .any(|more| matches!(more, More::Flush | More::WakeAll(_)));
+        for waiter in &self.waiters {
+            if waiter.told != Awaited::Pending || walks {
+                continue;
+            }
+            let mut copy = self.table.clone();
+            let mut seen = waiter.seen;
+            let mut fx = Effects::new();
+            let place = self.cookies[&waiter.object].place;
+            let told = copy.await_open(place, &mut seen, &mut fx);
+            ensure!(
+                told == Awaited::Pending,
+                "lost wake-up: {waiter:?} would be told {told:?}"
+            );
+            ensure!(
+                fx.drain().next().is_none(),
+                "nobody opens for the sleeping {waiter:?}"
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A model of all that surrounds a request table: readers, fscache, a daemon of several threads that
+//! may die, and the callers in the kernel that carry out effects.
+//!
+//! [`Sim`] holds a real table, the very code of the module, and plays everybody else. Each of its
+//! methods is one hold of the table's lock with the effects that follow it. What a caller may put off
+//! is put off: work items, the rest of a long walk ([`More`](crate::ondemand::queue::More)), the
+//! second half of a delivery or of a `copen` lie in lists until somebody takes them up, so that every
+//! order of events can be tried. After each step [`Sim::check`] holds the table against its
+//! invariants, and [`Sim::serve`] and [`Sim::tear_down`] show on a copy that what has begun can end.
+//!
+//! A [`Fault`] breaks one rule on purpose, to show that the checks would notice.
+
+pub mod check;
+pub mod daemon;
+pub mod event;
+pub mod places;
+pub mod sim;
+
+pub use daemon::Policy;
+pub use event::Event;
+pub use sim::Fault;
+pub use sim::Sim;
