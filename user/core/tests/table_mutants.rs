@@ -3,7 +3,8 @@
 //! The checks can fail: each broken rule of the surroundings is found by the same random orders of
 //! events that find nothing when no rule is broken.
 
-mod support;
+#[path = "support/random.rs"]
+mod random;
 
 use ondemand_core::model::Fault;
 use proptest::test_runner::Config;
@@ -11,8 +12,8 @@ use proptest::test_runner::RngAlgorithm;
 use proptest::test_runner::TestError;
 use proptest::test_runner::TestRng;
 use proptest::test_runner::TestRunner;
-use support::events;
-use support::play;
+use random::events;
+use random::play;
 
 /// Plays up to 400 orders, always the same ones, and tells what was found.
 fn first_violation(fault: Fault) -> Option<String> {

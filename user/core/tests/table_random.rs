@@ -2,12 +2,13 @@
 
 //! Random orders of events against the request table's invariants, each step checked.
 
-mod support;
+#[path = "support/random.rs"]
+mod random;
 
 use ondemand_core::model::Fault;
 use proptest::prelude::*;
-use support::events;
-use support::play;
+use random::events;
+use random::play;
 
 proptest! {
     #![proptest_config(ProptestConfig {
