@@ -28,6 +28,9 @@ const SELF: &str = "/proc/self/exe";
 pub(crate) struct Launcher {
     /// Where this program was. If a new version takes its place, the next worker is a new one.
     program: Option<PathBuf>,
+    /// The last worker was never ready, so the next one is started from the other file: a new
+    /// version may be broken, or may not understand the handover of this one.
+    use_self: bool,
     args: Vec<OsString>,
 }
 
@@ -47,8 +50,14 @@ impl Launcher {
         ];
         Ok(Launcher {
             program: std::env::current_exe().ok(),
+            use_self: false,
             args: words.into(),
         })
+    }
+
+    /// Learns whether the worker that has just ended had ever been ready.
+    pub(crate) fn note_end(&mut self, was_ready: bool) {
+        self.use_self = !was_ready && !self.use_self;
     }
 
     /// Starts a worker and hands it the device. `served` is given back by
@@ -64,7 +73,7 @@ impl Launcher {
         // The packet waits in the socket until the worker reads it.
         ours.send_device(device, counters, restore)?;
         let program = match &self.program {
-            Some(path) if path.exists() => path.clone(),
+            Some(path) if !self.use_self && path.exists() => path.clone(),
             _ => SELF.into(),
         };
         let mut process = Command::new(&program)
@@ -82,6 +91,7 @@ impl Launcher {
                 pidfd,
                 channel: ours,
                 awaits_ready: true,
+                was_ready: false,
                 served_before: served,
             }),
             Err(errno) => {
@@ -104,6 +114,7 @@ pub(crate) struct Child {
     channel: Channel,
     /// The worker has not said yet that it serves.
     awaits_ready: bool,
+    was_ready: bool,
     served_before: u64,
 }
 
@@ -121,6 +132,11 @@ impl Child {
         self.served_before
     }
 
+    /// Whether the worker has said that it serves.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.was_ready
+    }
+
     /// The socket, as long as the worker is to say on it that it serves.
     pub(crate) fn channel_if_awaited(&self) -> Option<&Channel> {
         self.awaits_ready.then_some(&self.channel)
@@ -132,7 +148,10 @@ impl Child {
             return false;
         }
         match self.channel.receive_ready(Duration::ZERO) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.was_ready = true;
+                true
+            }
             Err(HandoverError::TimedOut(_)) => {
                 self.awaits_ready = true;
                 false

@@ -120,7 +120,7 @@ impl Keeper {
         match action {
             Action::Wait => {}
             Action::Start { restore } => return Ok(Step::Happened(self.start(restore))),
-            Action::Announce => self.announce()?,
+            Action::Announce => log_failure(self.announce()),
             Action::Terminate => self.signal_worker(Signal::TERM),
             Action::Kill => self.signal_worker(Signal::KILL),
             Action::Finish(outcome) => return Ok(Step::End(outcome)),
@@ -185,7 +185,7 @@ impl Keeper {
             let ready = self.poll(deadline.map(|deadline| deadline - now))?;
             if ready.report {
                 self.signals.report.take();
-                self.report()?;
+                log_failure(self.report());
             }
             if ready.stop {
                 self.stops += self.signals.stop.take();
@@ -238,8 +238,9 @@ impl Keeper {
             return Ok(None);
         };
         let served = self.counters.snapshot().served() != worker.served_before();
-        self.run_dir.remove(rundir::WORKER_PID)?;
+        self.launcher.note_end(worker.was_ready());
         warn!(pid = worker.pid(), %status, served, "worker ended");
+        log_failure(self.run_dir.remove(rundir::WORKER_PID));
         Ok(Some(Event::Died {
             served,
             cache_dead: is_cache_dead(status),
@@ -257,19 +258,18 @@ impl Keeper {
         self.run_dir.write(rundir::STATS, &(text + "\n"))
     }
 
-    /// Leaves the last counters behind and takes the pids away; what fails is only logged, since
-    /// the keeper ends anyway.
+    /// Leaves the last counters behind and takes the pids away.
     fn tidy_up(&self) {
-        let done = self
-            .report()
-            .and_then(|()| self.run_dir.remove(rundir::KEEPER_PID))
-            .and_then(|()| self.run_dir.remove(rundir::WORKER_PID));
-        if let Err(error) = done {
-            warn!(
-                error = format!("{error:#}"),
-                "cannot tidy up the run directory"
-            );
-        }
+        log_failure(self.report());
+        log_failure(self.run_dir.remove(rundir::KEEPER_PID));
+        log_failure(self.run_dir.remove(rundir::WORKER_PID));
+    }
+}
+
+/// A run directory that cannot be written is no reason to stop serving.
+fn log_failure(result: anyhow::Result<()>) {
+    if let Err(error) = result {
+        error!(error = format!("{error:#}"), "run directory");
     }
 }
 

@@ -26,6 +26,7 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::objects::Object;
 use crate::objects::Objects;
+use crate::source::ReadError;
 use crate::source::Source;
 
 /// Everything that answers messages; shared by all threads.
@@ -43,8 +44,8 @@ pub struct Server {
 /// Why a READ ended without (all of) its data.
 #[derive(Debug, Error)]
 enum FillError {
-    #[error("cannot read the source: {0}")]
-    Source(std::io::Error),
+    #[error("source: {0}")]
+    Source(ReadError),
     #[error(transparent)]
     Cache(cachefiles_proto::Error),
     #[error("the kernel asks from {0} on, which is no multiple of a block")]

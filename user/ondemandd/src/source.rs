@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -50,6 +51,17 @@ impl LookupError {
             LookupError::Open(errno) | LookupError::Stat(errno) => errno,
         }
     }
+}
+
+/// Why the data of a blob cannot be had.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file is shorter than when it was opened, in bytes.
+    #[error("the file is no longer {0} bytes long")]
+    Shrunk(u64),
+    /// `pread` failed.
+    #[error("cannot read: {0}")]
+    Read(std::io::Error),
 }
 
 /// The directory of blobs.
@@ -130,10 +142,14 @@ impl Blob {
     ///
     /// # Errors
     ///
-    /// What `pread` says; [`UnexpectedEof`](std::io::ErrorKind::UnexpectedEof) if the file has
-    /// become shorter.
-    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+    /// A [`ReadError`]; what `buffer` holds is then unspecified.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => ReadError::Shrunk(self.size),
+                _ => ReadError::Read(error),
+            })
     }
 }
 
@@ -167,7 +183,7 @@ mod tests {
         blob.read_at(&mut part, 5).unwrap();
         assert_eq!(&part, b"5678");
         let error = blob.read_at(&mut part, 8).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+        assert!(matches!(error, ReadError::Shrunk(10)));
     }
 
     #[test]

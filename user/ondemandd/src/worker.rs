@@ -89,6 +89,8 @@ impl From<cachefiles_proto::Error> for WorkerError {
 /// A [`WorkerError`].
 pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
     abort_on_panic();
+    // The file may be one without a name; ps and pgrep should find the worker all the same.
+    let _ = rustix::thread::set_name(c"ondemandd");
     raise_descriptor_limit();
     let channel = channel_from_stdin()?;
     let source = Source::open(&args.source)

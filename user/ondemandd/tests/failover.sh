@@ -12,6 +12,7 @@
 # It would have caught: a takeover without restore, a worker that closes an unknown object too
 # late, data written at the wrong offset, a last block that is not padded, a keeper that slows
 # down although its workers are of use.
+# shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
 
 DAEMON=${1:?usage: failover.sh ONDEMANDD [IMAGES [SECONDS BETWEEN KILLS]]}

@@ -1,0 +1,156 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# What ondemandd does when something is wrong: an unknown image, a source that shrinks, a second
+# keeper, a worker that is stopped, a keeper that is killed.  KTAP; exit 4 = skip.
+#
+# To be run as root in a virtual machine with a cachefiles module loaded:
+#
+#   scripts/vm/run --backend c -- user/ondemandd/tests/edges.sh user/target/debug/ondemandd
+#
+# It would have caught: a mount that hangs for want of an answer, zeros read where data could not
+# be had, a pid file that names the wrong process, a worker that ends with its keeper, an
+# upgrade that leaves nobody to serve.
+# shellcheck disable=SC2317 # some functions are called by a trap or by name
+set -euo pipefail
+
+DAEMON=${1:?usage: edges.sh ONDEMANDD}
+WORK=${ONDEMAND_DISK:-/var/tmp}/edges.$$
+RUN=$WORK/run
+DEADLINE=20
+
+skip() { echo "1..0 # SKIP $*"; exit 4; }
+((EUID == 0)) || skip "not root"
+[[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"
+command -v mkfs.erofs >/dev/null || skip "no mkfs.erofs"
+
+echo "TAP version 13"
+echo "1..10"
+number=0 failed=0
+result() {
+    number=$((number + 1))
+    if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
+}
+within() {
+    local end=$((SECONDS + DEADLINE))
+    until "$@" 2>/dev/null; do
+        ((SECONDS < end)) || return 1
+        sleep 0.05
+    done
+}
+field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
+gone() { [[ ! -d /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat") == Z* ]]; }
+
+KEEPER='' WORKER=''
+finish() {
+    umount "$WORK/mnt" 2>/dev/null || true
+    [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
+    [[ -z $WORKER ]] || kill "$WORKER" 2>/dev/null || true
+}
+trap finish EXIT
+
+mkdir -p "$WORK/blobs" "$WORK/cache" "$WORK/tree" "$WORK/mnt" "$WORK/blobs/directory"
+head -c 2000000 /dev/urandom >"$WORK/tree/early"
+head -c 2000000 /dev/urandom >"$WORK/tree/late"
+mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
+cp "$WORK/blobs/image" "$WORK/whole"
+
+# The keeper runs from a copy, which a new version can replace.
+serve() {
+    cp -f "$DAEMON" "$WORK/ondemandd"
+    "$WORK/ondemandd" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --tag edges \
+        2>>"$WORK/log" &
+    KEEPER=$!
+    within test -s "$RUN/keeper.pid"
+}
+serve || { echo "Bail out! no keeper"; cat "$WORK/log"; exit 1; }
+
+rc=0
+for id in none directory ../whole; do
+    # With a domain, the id is the cookie key alone, and may hold a slash.
+    status=0
+    timeout "$DEADLINE" mount -t erofs none -o "domain_id=d,fsid=$id" "$WORK/mnt" 2>/dev/null ||
+        status=$?
+    ((status != 0 && status != 124)) || rc=1
+done
+[[ $(field refused) -ge 3 ]] || rc=1
+result "$rc" "images that are none are refused at once"
+
+rc=0
+"$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" 2>"$WORK/second" && rc=1
+grep -q "another keeper uses" "$WORK/second" || rc=1
+"$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$WORK/other" \
+    2>"$WORK/second" && rc=1
+grep -q "cannot open /dev/cachefiles" "$WORK/second" || rc=1
+result "$rc" "a second keeper says why it cannot run"
+
+timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt"
+rc=0; cmp -s "$WORK/mnt/early" "$WORK/tree/early" || rc=1
+result "$rc" "an image is mounted and read"
+
+truncate -s 100000 "$WORK/blobs/image"
+rc=0 status=0
+timeout "$DEADLINE" cat "$WORK/mnt/late" >"$WORK/copy" 2>/dev/null || status=$?
+((status != 0 && status != 124)) || rc=1
+# What was read before the error, if anything, is data and no zeros.
+cmp -s -n "$(stat -c %s "$WORK/copy")" "$WORK/copy" "$WORK/tree/late" || rc=1
+[[ $(field source_errors) -ge 1 ]] || rc=1
+result "$rc" "data that cannot be had is an error, and no zeros"
+
+cat "$WORK/whole" >"$WORK/blobs/image"
+echo 3 >/proc/sys/vm/drop_caches
+rc=0; timeout "$DEADLINE" cmp "$WORK/mnt/late" "$WORK/tree/late" || rc=1
+result "$rc" "it can be had once the source has it again"
+
+old=$(<"$RUN/worker.pid")
+kill -TERM "$old"
+rc=0; within gone "$old" || rc=1
+within test -s "$RUN/worker.pid" || rc=1
+new=$(cat "$RUN/worker.pid" || true)
+[[ -n $new && $new != "$old" && -d /proc/$new ]] || rc=1
+result "$rc" "a worker that ends in good order is replaced too"
+
+# A new version that cannot run takes the program's place.
+printf '#!/bin/sh\nexit 1\n' >"$WORK/broken"
+chmod +x "$WORK/broken"
+mv "$WORK/broken" "$WORK/ondemandd"
+old=$new
+kill -KILL "$old"
+rc=0; within gone "$old" || rc=1
+within test -s "$RUN/worker.pid" || rc=1
+new=$(cat "$RUN/worker.pid" || true)
+[[ -n $new && $new != "$old" && $(<"/proc/$new/comm") == ondemandd ]] || rc=1
+result "$rc" "a broken new version is not the end"
+
+# A stopped worker takes no SIGTERM; the keeper's second signal does not wait.
+kill -STOP "$new"
+kill -INT "$KEEPER"
+kill -TERM "$KEEPER"
+rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
+wait "$KEEPER" || rc=1
+within gone "$new" || rc=1
+KEEPER=''
+result "$rc" "a second signal ends a worker that does not listen"
+umount "$WORK/mnt"
+
+serve || true
+timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || true
+WORKER=$(<"$RUN/worker.pid")
+kill -KILL "$KEEPER"
+wait "$KEEPER" 2>/dev/null || true
+KEEPER=''
+echo 3 >/proc/sys/vm/drop_caches
+rc=0
+timeout "$DEADLINE" cmp "$WORK/mnt/early" "$WORK/tree/early" || rc=1
+within grep -q "the keeper has ended" "$WORK/log" || rc=1
+result "$rc" "the worker outlives its keeper"
+
+umount "$WORK/mnt"
+kill -TERM "$WORKER"
+rc=0; within gone "$WORKER" || rc=1
+WORKER=''
+serve || rc=1
+result "$rc" "and a new keeper can start when it has ended"
+
+((failed == 0)) || { echo "# the daemon's last words:"; tail -n 60 "$WORK/log" | sed 's/^/# /'; }
+exit "$failed"
