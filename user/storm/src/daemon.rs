@@ -10,9 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::{
-    kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal,
-};
+use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
 /// How often something without a notification is looked at again.

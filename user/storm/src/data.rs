@@ -52,7 +52,11 @@ mod tests {
     #[test]
     fn same_seed_same_bytes() {
         let dir = tempfile::tempdir().unwrap();
-        let (a, b, c) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
+        let (a, b, c) = (
+            dir.path().join("a"),
+            dir.path().join("b"),
+            dir.path().join("c"),
+        );
         super::write(&a, 1, 2, 1).unwrap();
         super::write(&b, 1, 2, 1).unwrap();
         super::write(&c, 2, 2, 1).unwrap();

@@ -82,7 +82,10 @@ impl Manifest {
             ensure!(same, "{path}: expected {expected:?}, found {entry:?}");
         }
         for path in found.entries.keys() {
-            ensure!(self.entries.contains_key(path), "{path} is not in the source");
+            ensure!(
+                self.entries.contains_key(path),
+                "{path} is not in the source"
+            );
         }
         Ok(())
     }
@@ -105,8 +108,7 @@ impl Manifest {
                 Entry::Symlink(target.to_str().context("link target")?.to_owned())
             } else if kind.is_file() {
                 let size = item.metadata()?.len();
-                let parts =
-                    hash(item.path(), size).with_context(|| format!("reading {path}"))?;
+                let parts = hash(item.path(), size).with_context(|| format!("reading {path}"))?;
                 Entry::File { size, parts }
             } else {
                 bail!("{path}: neither file, directory nor link");

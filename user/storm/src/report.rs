@@ -57,7 +57,10 @@ pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
     for (name, key) in COUNTERS {
         row(name, cell(&result["daemon"][key]));
     }
-    row("errors", grouped(u64::try_from(errors.len()).unwrap_or(u64::MAX)));
+    row(
+        "errors",
+        grouped(u64::try_from(errors.len()).unwrap_or(u64::MAX)),
+    );
     row("seconds reading", cell(&result["reading_seconds"]));
     row("seconds in all", cell(&result["seconds"]));
     if let Some(column) = table.column_mut(1) {
@@ -74,7 +77,12 @@ mod tests {
 
     #[test]
     fn digits_in_threes() {
-        for (n, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (1_234_567, "1 234 567")] {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1 000"),
+            (1_234_567, "1 234 567"),
+        ] {
             assert_eq!(grouped(n), text);
         }
     }

@@ -137,8 +137,14 @@ struct Outcome {
 
 impl Options {
     /// One pass over everything; returns early when a reader stands still.
-    fn pass(&self, images: &[Image], seed: u64, begun: Instant, kills: &AtomicU64, sum: &mut Outcome)
-        -> Result<()> {
+    fn pass(
+        &self,
+        images: &[Image],
+        seed: u64,
+        begun: Instant,
+        kills: &AtomicU64,
+        sum: &mut Outcome,
+    ) -> Result<()> {
         let start = Instant::now();
         let pass = Pass::new(images, self.readers, seed)?;
         let threads = pass.start(seed);
@@ -224,7 +230,9 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
     for image in &images {
         let (name, at) = (image.name.clone(), image.mount.clone());
         let what = format!("mount {name}");
-        if let Err(e) = within(&what, options.mount_deadline, move || mount_image(&name, &at)) {
+        if let Err(e) = within(&what, options.mount_deadline, move || {
+            mount_image(&name, &at)
+        }) {
             sum.errors.push(format!("{e:#}"));
         }
     }
@@ -248,8 +256,10 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
     let _ = killing.join();
     let kills = kills.load(Ordering::Relaxed);
     if options.kill_max > 0 && kills < options.least_kills && sum.errors.is_empty() {
-        sum.errors
-            .push(format!("only {kills} kills, expected {}", options.least_kills));
+        sum.errors.push(format!(
+            "only {kills} kills, expected {}",
+            options.least_kills
+        ));
     }
 
     for image in &images {

@@ -51,7 +51,10 @@ pub(crate) fn readers(pass: &Pass) -> String {
         let path = reader.path.lock().unwrap().display().to_string();
         let idle = now.saturating_sub(last);
         let tid = reader.tid.load(Ordering::Relaxed);
-        text += &format!("reader {i}: {path}, {idle} ms without a byte\n{}", stack(tid));
+        text += &format!(
+            "reader {i}: {path}, {idle} ms without a byte\n{}",
+            stack(tid)
+        );
     }
     text
 }
@@ -62,7 +65,11 @@ pub(crate) fn kernel_workers() -> String {
     pids.filter_map(|dir| dir.file_name().to_str()?.parse().ok())
         .map(stack)
         .filter(|text| text.starts_with("kworker"))
-        .filter(|text| ["cachefiles", "fscache", "erofs", "netfs"].iter().any(|w| text.contains(w)))
+        .filter(|text| {
+            ["cachefiles", "fscache", "erofs", "netfs"]
+                .iter()
+                .any(|w| text.contains(w))
+        })
         .collect()
 }
 

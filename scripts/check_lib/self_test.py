@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Samples that break one rule each, and samples that break none."""
+
+GPL = "// SPDX-License-Identifier: GPL-2.0\n"
+PURE = "// SPDX-License-Identifier: GPL-2.0 OR MIT\n"
+USER = "// SPDX-License-Identifier: MIT OR Apache-2.0\n"
+
+# rule, path, text
+BAD = [
+    ("rings", "cache.rs", GPL + "fn f() {\n    // SAFETY: no.\n    unsafe { g() }\n}\n"),
+    ("rings", "io.rs", GPL + "use crate::bindings::file;\n"),
+    ("rings", "helper.c", GPL + "int x;\n"),
+    ("rings", "daemon/helper.h", GPL + "int x;\n"),
+    ("safety", "vfs/a.rs", GPL + "fn f() {\n    unsafe { g() }\n}\n"),
+    ("safety", "vfs/b.rs", GPL + "unsafe impl Send for A {}\n"),
+    ("safety", "vfs/c.rs", GPL + "/// Does it.\npub unsafe fn f() {}\n"),
+    ("safety", "vfs/d.rs", GPL + "// SAFETY: of another line.\nlet a = 1;\nlet b = unsafe { g() };\n"),
+    ("safety", "vfs/e.rs", GPL + 'let s = "SAFETY: in a string";\nunsafe { g() };\n'),
+    ("safety", "user/x/src/a.rs", USER + "unsafe extern \"C\" fn f(x: u8) {}\n"),
+    ("safety", "vfs/g.rs", GPL + "impl A {\n    unsafe extern \"C\" fn f(x: u8) {}\n}\n"),
+    ("pure", "errno.rs", PURE + "use kernel::error::Error;\n"),
+    ("pure", "ondemand/state.rs", PURE + "use crate::cache::Cache;\n"),
+    ("pure", "more.rs", PURE + "use std::io;\n"),
+    ("pure", "key.rs", GPL + "use core::fmt;\n"),
+    ("spdx", "cache.rs", "//! No licence.\n"),
+    ("spdx", "volume.rs", USER + "//! The wrong one.\n"),
+    ("spdx", "user/x/src/lib.rs", GPL + "//! The wrong one.\n"),
+    ("spdx", "scripts/tool", "#!/bin/bash\necho\n"),
+    ("length", "object.rs", GPL + "//\n" * 600),
+]
+
+GOOD = [
+    ("cache.rs", GPL + '// unsafe and bindings:: in a comment\nlet s = "unsafe bindings::";\n'),
+    ("lib.rs", GPL + "#![deny(unsafe_code)]\n#![deny(unsafe_op_in_unsafe_fn)]\n"),
+    ("vfs/a.rs", GPL + "// SAFETY: the caller holds\n// the lock.\nlet a =\n    unsafe { g() };\n"),
+    ("vfs/b.rs", GPL + "// SAFETY: it is a number.\n#[cfg(x)]\nunsafe impl Send for A {}\n"),
+    ("vfs/c.rs", GPL + "/// Does it.\n///\n/// # Safety\n///\n/// Hold it.\n#[inline]\npub unsafe fn f() {}\n"),
+    ("vfs/d.rs", GPL + 'struct A {\n    f: unsafe extern "C" fn(u8) -> u8,\n}\n'),
+    ("vfs/e.rs", GPL + "let a = x\n    // SAFETY: it is.\n    .map(|y| unsafe { g(y) });\n"),
+    ("vfs/f.rs", GPL + "let c = '\"'; // \"\n// SAFETY: yes.\nunsafe { g::<'a>() };\n"),
+    ("vfs/g.rs", GPL + "// SAFETY: counted.\nunsafe impl B for A {\n    unsafe fn f() {}\n}\n"),
+    ("vfs/h.rs", GPL + "/// # Safety\n///\n/// Called by C.\nimpl A {\n    unsafe extern \"C\" fn f() {}\n}\n"),
+    ("errno.rs", PURE + "use core::fmt;\nuse crate::key::Key;\n"),
+    ("key.rs", PURE + "use core::fmt;\n"),
+    ("shim/fs.c", "/* SPDX-License-Identifier: GPL-2.0 */\nint x;\n"),
+    ("abi/cachefiles.h", "/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */\nint x;\n"),
+    ("object.rs", GPL + "//\n" * 599),
+]
+
+
+def run(problems):
+    """Prints what a check failed to see or saw without reason; 1 if anything."""
+    wrong = 0
+    for rule, path, text in BAD:
+        rules = {found[0] for found in problems({path: text})}
+        if rule not in rules:
+            wrong += 1
+            print(f"not seen: {rule} in {path}: {text[:200]!r}")
+    for found in problems(dict(GOOD)):
+        wrong += 1
+        print(f"seen without reason: {found}")
+    print(f"check: self-test, {len(BAD)} bad and {len(GOOD)} good samples, {wrong} wrong answers")
+    return 1 if wrong else 0
