@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Memory for direct I/O: whole blocks, at addresses that are multiples of a block.
 
 use cachefiles_proto::BLOCK_SIZE;

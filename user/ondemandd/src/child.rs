@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Starting a worker process, and holding on to one.
 
 use std::ffi::OsString;

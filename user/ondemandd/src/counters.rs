@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Numbers that outlive the worker: a memfd that keeper and workers map.
 //!
 //! The keeper makes it, every worker gets it with the device and counts in it with atomic

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The socket between keeper and worker.
 //!
 //! One packet each way: the keeper sends the device, the counters and whether to write `restore`;

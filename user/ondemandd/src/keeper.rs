@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The keeper: opens the device, binds the cache, and sees to it that a worker serves it.
 //!
 //! It decides nothing by itself: it turns what happens into events of the

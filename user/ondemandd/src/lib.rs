@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! `ondemandd` serves the blobs of a directory to the kernel's `/dev/cachefiles`.
 //!
 //! Two processes share the work, so that a crash of the one that does it costs nobody anything:

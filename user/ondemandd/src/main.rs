@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! `ondemandd`: see the library's documentation.
 
 use std::io::IsTerminal;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The objects that are open in this worker.
 
 use std::collections::HashMap;

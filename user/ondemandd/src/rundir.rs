@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The run directory: `keeper.pid`, `worker.pid`, `stats.json`.
 //!
 //! Files appear complete, by a rename. The keeper holds a lock on the directory for as long as it

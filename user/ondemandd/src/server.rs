@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What is done with a message: OPEN, READ, CLOSE.
 //!
 //! A READ may arrive in another thread than the OPEN of its object, so an object is registered

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The keeper's signals, as descriptors that can be waited for together with everything else.
 
 use std::io::Read;

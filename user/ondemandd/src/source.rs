@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The directory of blobs: a cookie key names a file below it, and never one outside.
 
 use std::ffi::OsStr;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! `ondemandd stats`: asks the keeper for its counters, and prints them.
 
 use std::fs;

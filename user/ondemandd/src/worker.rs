@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The worker: gets the device from the keeper, then answers messages with a few threads.
 //!
 //! It has no state that matters: whatever it knew is asked for again after its death. So any

@@ -115,7 +115,7 @@ count=$(wc -l <"$WORK/killed")
 echo "# $count workers killed"
 within test -s "$RUN/worker.pid" || true
 stats=$("$DAEMON" stats --run-dir "$RUN" --json) || true
-echo "$stats" | sed 's/^/# /'
+printf '%s\n' "# ${stats//$'\n'/$'\n'# }"
 field() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" <<<"$stats"; }
 rc=0
 ((count >= 3 && $(field worker_starts) >= count + 1 && $(field restores) >= count - 1 &&

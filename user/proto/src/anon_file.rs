@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The anonymous file of one open object: data in, READs completed.
 
 use std::ffi::c_int;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The commands that are written to the device, one a `write`.
 
 use std::ffi::OsString;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The device itself: open, commands out, messages in.
 
 use std::os::fd::AsFd;

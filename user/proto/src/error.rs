@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! What can go wrong: one variant a failing system call, each with what it was about.
 
 use std::path::PathBuf;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! Typed messages, commands and a safe handle for `/dev/cachefiles` in on-demand mode.
 //!
 //! In this mode the kernel asks a user-space daemon for every part of a file that its cache does

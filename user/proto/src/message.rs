@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! A message that owns what the kernel handed over with it.
 
 use std::os::fd::FromRawFd;

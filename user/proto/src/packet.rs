@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The bytes of a message, checked: `struct cachefiles_msg` and its payloads.
 //!
 //! C header: `include/uapi/linux/cachefiles.h`. All numbers are in the machine's byte order.

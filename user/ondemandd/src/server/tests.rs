@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
 //! The server with a socket for a kernel: what it says, and in which order.
 
 use std::fs::File;

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Stories and random orders of events.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const DIED: Event = Event::Died {
+    served: true,
+    cache_dead: false,
+};
+const DIED_BARREN: Event = Event::Died {
+    served: false,
+    cache_dead: false,
+};
+const DIED_DEAD: Event = Event::Died {
+    served: true,
+    cache_dead: true,
+};
+
+/// Plays events at one instant; returns the actions.
+fn play(takeover: &mut Takeover, now: Instant, events: &[Event]) -> Vec<Action> {
+    events
+        .iter()
+        .map(|event| takeover.on(*event, now))
+        .collect()
+}
+
+fn serving(now: Instant) -> Takeover {
+    let (mut takeover, action) = Takeover::begin();
+    assert_eq!(action, Action::Start { restore: false });
+    let actions = play(&mut takeover, now, &[Event::Started, Event::Ready]);
+    assert_eq!(actions, [Action::Wait, Action::Announce]);
+    assert_eq!(takeover.state(), State::Serving);
+    takeover
+}
+
+#[test]
+fn a_worker_that_served_is_replaced_at_once_for_ever() {
+    let now = Instant::now();
+    let mut takeover = serving(now);
+    for _ in 0..100 {
+        let actions = play(&mut takeover, now, &[DIED, Event::Started, Event::Ready]);
+        let start = Action::Start { restore: true };
+        assert_eq!(actions, [start, Action::Wait, Action::Announce]);
+    }
+}
+
+#[test]
+fn barren_workers_are_slowed_down_and_one_that_serves_makes_up() {
+    let mut now = Instant::now();
+    let mut takeover = serving(now);
+    for _ in 0..FREE_RESTARTS {
+        let actions = play(&mut takeover, now, &[DIED_BARREN, Event::Started]);
+        assert_eq!(actions, [Action::Start { restore: true }, Action::Wait]);
+    }
+    let mut expected = FIRST_PAUSE;
+    for _ in 0..20 {
+        assert_eq!(takeover.on(DIED_BARREN, now), Action::Wait);
+        assert_eq!(takeover.deadline(), Some(now + expected));
+        assert_eq!(takeover.on(Event::Deadline, now), Action::Wait, "too early");
+        now += expected;
+        let actions = play(&mut takeover, now, &[Event::Deadline, Event::Started]);
+        assert_eq!(actions, [Action::Start { restore: true }, Action::Wait]);
+        expected = (expected * 2).min(LONGEST_PAUSE);
+    }
+    assert_eq!(takeover.on(DIED, now), Action::Start { restore: true });
+    assert_eq!(takeover.barren, 0);
+}
+
+#[test]
+fn restore_is_for_successors_only() {
+    let now = Instant::now();
+    let (mut takeover, _) = Takeover::begin();
+    // Nothing ran, so nothing was read from the device.
+    let again = takeover.on(Event::StartFailed, now);
+    assert_eq!(again, Action::Start { restore: false });
+    // This one had the device, ready or not.
+    let actions = play(&mut takeover, now, &[Event::Started, DIED_BARREN]);
+    assert_eq!(actions[1], Action::Start { restore: true });
+}
+
+#[test]
+fn a_worker_that_is_never_ready_is_killed() {
+    let now = Instant::now();
+    let (mut takeover, _) = Takeover::begin();
+    takeover.on(Event::Started, now);
+    let late = now + READY_WITHIN;
+    assert_eq!(takeover.on(Event::Deadline, late), Action::Kill);
+    // Its answer may still arrive before its death.
+    assert_eq!(takeover.on(Event::Ready, late), Action::Wait);
+    assert_eq!(takeover.state(), State::Overdue);
+    let action = takeover.on(DIED_BARREN, late);
+    assert_eq!(action, Action::Start { restore: true });
+}
+
+#[test]
+fn stopping_grows_more_urgent() {
+    let now = Instant::now();
+    let mut takeover = serving(now);
+    assert_eq!(takeover.on(Event::Stop, now), Action::Terminate);
+    let actions = play(&mut takeover, now + END_WITHIN, &[Event::Deadline]);
+    assert_eq!(actions, [Action::Kill]);
+    let end = takeover.on(Event::Deadline, now + 2 * END_WITHIN);
+    assert_eq!(end, Action::Finish(Outcome::Stuck));
+
+    let mut takeover = serving(now);
+    let actions = play(&mut takeover, now, &[Event::Stop, Event::Stop, DIED]);
+    let finish = Action::Finish(Outcome::Stopped);
+    assert_eq!(actions, [Action::Terminate, Action::Kill, finish]);
+}
+
+#[test]
+fn a_dead_cache_ends_the_keeper() {
+    let now = Instant::now();
+    let mut takeover = serving(now);
+    let finish = Action::Finish(Outcome::CacheDead);
+    assert_eq!(takeover.on(DIED_DEAD, now), finish);
+    assert_eq!(takeover.on(Event::Stop, now), Action::Wait);
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::Started),
+        Just(Event::StartFailed),
+        Just(Event::Ready),
+        Just(DIED),
+        Just(DIED_BARREN),
+        Just(Event::Stop),
+        Just(Event::Deadline),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: a worker is started only when none runs, and the machine waits
+    /// without a deadline only for something that must come.
+    #[test]
+    fn at_most_one_worker(events in proptest::collection::vec(events(), 0..64)) {
+        let mut now = Instant::now();
+        let (mut takeover, mut action) = Takeover::begin();
+        let mut running = false;
+        for event in events {
+            if matches!(action, Action::Start { .. }) {
+                prop_assert!(!running);
+            }
+            // Leave out what cannot happen: the keeper knows what runs.
+            let possible = match event {
+                Event::Started | Event::StartFailed => {
+                    matches!(action, Action::Start { .. })
+                }
+                Event::Ready | Event::Died { .. } => running,
+                Event::Stop | Event::Deadline => !matches!(action, Action::Start { .. }),
+            };
+            if !possible {
+                continue;
+            }
+            match event {
+                Event::Started => running = true,
+                Event::Died { .. } => running = false,
+                _ => {}
+            }
+            now += LONGEST_PAUSE.max(READY_WITHIN);
+            action = takeover.on(event, now);
+            if let Action::Finish(outcome) = action {
+                prop_assert!(!running || outcome == Outcome::Stuck);
+                break;
+            }
+            let starts = matches!(action, Action::Start { .. });
+            prop_assert!(takeover.deadline().is_some() || running || starts);
+        }
+    }
+}
