@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The worker process as the keeper sees it, as far as that goes without a kernel module.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ondemandd::counters::Counters;
+use ondemandd::handover::Channel;
+use ondemandd::handover::HandoverError;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn start(source: &str) -> (Child, Channel) {
+    let (ours, theirs) = Channel::pair().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_ondemandd"))
+        .args(["worker", "--threads=2", "--source", source])
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    (child, ours)
+}
+
+/// Waits for a worker that gives up: the socket ends without a word.
+fn end_of(child: Child, channel: &Channel) -> Output {
+    let said = channel.receive_ready(SOON);
+    assert!(
+        matches!(said, Err(HandoverError::Closed | HandoverError::Receive(_))),
+        "{said:?}"
+    );
+    child.wait_with_output().unwrap()
+}
+
+fn assert_gave_up(output: &Output, reason: &str) {
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains(reason), "{log}");
+}
+
+#[test]
+fn a_wrong_device_is_refused() {
+    let (child, channel) = start("/");
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let counters = Counters::create().unwrap();
+    channel
+        .send_device(null.as_fd(), counters.as_fd(), true)
+        .unwrap();
+    assert_gave_up(&end_of(child, &channel), "no misc device");
+    assert_eq!(counters.snapshot().restores, 0);
+}
+
+#[test]
+fn a_missing_source_is_named() {
+    let (child, channel) = start("/nonexistent");
+    assert_gave_up(&end_of(child, &channel), "/nonexistent");
+}
+
+#[test]
+fn a_keeper_that_dies_first_leaves_nobody_behind() {
+    let (child, channel) = start("/");
+    drop(channel);
+    let output = child.wait_with_output().unwrap();
+    assert_gave_up(&output, "the other process has ended");
+}
