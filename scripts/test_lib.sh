@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash disable=SC2034,SC2154
+#
+# How scripts/test runs things and counts: single items, cargo's tests, KTAP
+# from the guest.  To be sourced after lib.sh.
+
+PASSED=0 FAILED=0 SKIPPED=0 FAILED_NAMES=()
+
+failed() {
+    FAILED=$((FAILED + 1))
+    FAILED_NAMES+=("$1")
+}
+
+# item NAME TITLE COMMAND...: a phase that is one test.
+item() {
+    if phase "$@"; then PASSED=$((PASSED + 1)); else failed "$1"; fi
+}
+
+# Runs a command and fails, too, if it warned.
+without_warnings() {
+    local out
+    out=$(mktemp)
+    "$@" 2>&1 | tee "$out"
+    if grep -E '(^|[^-])\bwarning: ' "$out"; then
+        rm -f "$out"
+        echo "there were warnings"
+        return 1
+    fi
+    rm -f "$out"
+}
+
+# cargo's own tests, each counted.
+cargo_tests() {
+    local rc=0 log=$LOGS/cargo-test.log line
+    phase cargo-test "user space: cargo test" \
+        cargo test --locked --no-fail-fast --manifest-path "$USER_TOML" --workspace || rc=$?
+    while read -r line; do
+        [[ $line =~ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]] || continue
+        PASSED=$((PASSED + BASH_REMATCH[1]))
+        FAILED=$((FAILED + BASH_REMATCH[2]))
+        SKIPPED=$((SKIPPED + BASH_REMATCH[3]))
+    done < <(grep '^test result: ' "$log")
+    while read -r line; do
+        FAILED_NAMES+=("$line")
+    done < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
+    # It did not even compile, or a test program died before its summary.
+    if ((rc)) && ! grep -q '^test .* \.\.\. FAILED$' "$log"; then failed cargo-test; fi
+}
+
+# count_ktap FILE: adds the results in FILE; prints the names they are of.
+count_ktap() {
+    local line name
+    KTAP_NAMES=()
+    while read -r line; do
+        [[ $line =~ ^(not\ )?ok\ [0-9]+\ (-\ )?(.*)$ ]] || continue
+        name=${BASH_REMATCH[3]%% #*}
+        KTAP_NAMES+=("$name")
+        if [[ -n ${BASH_REMATCH[1]} ]]; then
+            failed "$name"
+        elif [[ $line == *"# SKIP"* ]]; then
+            SKIPPED=$((SKIPPED + 1))
+        else
+            PASSED=$((PASSED + 1))
+        fi
+    done <"$1"
+}
+
+# guest NAME SECONDS COMMAND...: in a virtual machine, shown as it goes, kept in
+# $RESULTS/NAME.ktap; the status is the command's or vm/run's.
+guest() {
+    local name=$1 seconds=$2 rc=0
+    shift 2
+    mkdir -p "$RESULTS/$name"
+    "$REPO/scripts/vm/run" "${KERNEL_FLAGS[@]}" --kernel "$KERNEL" --backend "$BACKEND" \
+        --module "$MODULE" --timeout "$seconds" --results "$RESULTS/$name" \
+        --log "$LOGS/vm-$name.log" -- "$@" 2>&1 | tee "$RESULTS/$name.ktap" |
+        sed -u 's/^/  | /' || rc=$?
+    return "$rc"
+}
+
+# The selftests that are selected, by name: a word stands for all that begin so.
+selected_selftests() {
+    local all word
+    mapfile -t all < <("$BIN/ondemand-selftest" --list | cut -d' ' -f1)
+    ((${#NAMES[@]})) || { printf '%s\n' "${all[@]}" && return; }
+    for word in "${NAMES[@]}"; do
+        printf '%s\n' "${all[@]}" | grep -E "^${word//\*/.*}" || echo "?$word"
+    done | awk '!seen[$0]++'
+}
+
+# Runs the selftests.  A guest that crashes or hangs takes the test down that it
+# was at; the others get a new guest.
+selftests() {
+    local left run=0 rc name flags=() seconds=600
+    ((${#KERNEL_FLAGS[@]})) && seconds=1500
+    [[ $BACKEND == c ]] && flags=(--expect-c)
+    mapfile -t left < <(selected_selftests)
+    for name in "${left[@]}"; do
+        [[ $name != \?* ]] || die "no selftest begins with ${name#?}; see ondemand-selftest --list"
+    done
+    while ((${#left[@]} && run < 6)); do
+        run=$((run + 1)) rc=0
+        say "  ${#left[@]} selftests"
+        guest "selftest-$run" "$seconds" "$BIN/ondemand-selftest" "${flags[@]}" "${left[@]}" || rc=$?
+        count_ktap "$RESULTS/selftest-$run.ktap"
+        mapfile -t left < <(printf '%s\n' "${left[@]}" |
+            grep -vxFf <(printf '%s\n' "${KTAP_NAMES[@]}") || true)
+        ((${#left[@]})) || break
+        # What has no result and comes first is what the guest was at.
+        failed "${left[0]} (no result: the guest ended with status $rc)"
+        left=("${left[@]:1}")
+    done
+    for name in "${left[@]}"; do failed "$name (not run)"; done
+}
+
+# One of the daemon's own scripts, in a guest of its own.
+daemon_script() {
+    local name rc=0 planned
+    name=ondemandd-$(basename "$1" .sh)
+    say "  $name"
+    guest "$name" 300 bash "$1" "$BIN/ondemandd" || rc=$?
+    count_ktap "$RESULTS/$name.ktap"
+    planned=$(sed -n 's/^1\.\.\([0-9]\+\).*/\1/p' "$RESULTS/$name.ktap" | head -n 1)
+    if ((rc == 4)); then
+        SKIPPED=$((SKIPPED + 1))
+    elif ((${#KTAP_NAMES[@]} < ${planned:-1})); then
+        failed "$name (status $rc after ${#KTAP_NAMES[@]} of ${planned:-?} results)"
+    fi
+}
