@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fscache's door: what it asks of a cache, passed to the rooms that do it.
+
+use crate::cache::Cache;
+use crate::fscache::backend::Attachment;
+use crate::fscache::backend::Backend;
+use crate::fscache::cookie::Cookie;
+use crate::fscache::cookie::Flag;
+use crate::fscache::netfs::CacheResources;
+use crate::fscache::volume::VolumeCookie;
+use crate::io::CacheReads;
+use crate::object::Object;
+use crate::volume::Volume;
+use kernel::prelude::*;
+use kernel::str::BStr;
+use kernel::sync::Arc;
+use kernel::sync::ArcBorrow;
+
+impl Backend for Cache {
+    type Cache = Cache;
+    type Volume = Volume;
+    type Object = Object;
+
+    fn acquire_volume(
+        cache: ArcBorrow<'_, Cache>,
+        volume: &VolumeCookie,
+        attachment: Attachment<Self>,
+    ) -> Result<Arc<Volume>> {
+        Volume::acquire(cache.into(), volume, attachment).inspect_err(|error| {
+            pr_err!("volume '{}': {:?}\n", BStr::from_bytes(volume.key()), error)
+        })
+    }
+
+    fn free_volume(volume: ArcBorrow<'_, Volume>) -> Option<Attachment<Self>> {
+        volume.cache().detach(volume.number())
+    }
+
+    fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {
+        Object::lookup(&volume.into(), cookie).inspect_err(|error| {
+            pr_err!("object '{}': {:?}\n", BStr::from_bytes(cookie.key()), error)
+        })
+    }
+
+    fn withdraw_cookie(object: Arc<Object>, _cookie: &Cookie) {
+        object.finish();
+    }
+
+    fn invalidate_cookie(object: ArcBorrow<'_, Object>, cookie: &Cookie) -> Result {
+        object.invalidate(cookie)
+    }
+
+    fn begin_operation(object: ArcBorrow<'_, Object>, resources: &mut CacheResources) {
+        resources.set_operations::<CacheReads>();
+        // Before the first opening the file may yet be replaced; whoever waits for the opening is
+        // told then.
+        if let Ok(current) = object.current() {
+            if current.size.is_some() {
+                resources.set_file(Some(current.file));
+            }
+        }
+    }
+
+    fn resize_cookie(object: ArcBorrow<'_, Object>, _cookie: &Cookie, size: i64) {
+        if let Err(error) = object.resize(size) {
+            pr_err!("{}: resizing to {} bytes: {:?}\n", &*object, size, error);
+        }
+    }
+
+    fn prepare_to_write(_object: ArcBorrow<'_, Object>, cookie: &Cookie) {
+        cookie.set_flag(Flag::NeedsUpdate, true);
+    }
+}

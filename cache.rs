@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One bound cache: how it comes into being, how full it may become, how it ends.
+//!
+//! A cache lives from `bind` until the last of its file descriptors is closed. What must end with
+//! it, whatever else still holds the cache in memory, is in [`Live`]: the claim on fscache's name,
+//! and the pins on the store's mount and directories.
+
+use crate::daemon::Daemon;
+use crate::errno::Errno;
+use crate::fscache::backend::Attachment;
+use crate::fscache::cache::CacheCookie;
+use crate::fscache::stats;
+use crate::limits::Amounts;
+use crate::limits::Limits;
+use crate::limits::Resource;
+use crate::ondemand::engine::Engine;
+use crate::probe;
+use crate::vfs::cred::Credentials;
+use crate::vfs::dir::PinnedDir;
+use crate::vfs::path::Path;
+use crate::volume::Volume;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering;
+use kernel::new_condvar;
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+use kernel::str::CString;
+use kernel::sync::Arc;
+use kernel::sync::CondVar;
+use kernel::sync::Mutex;
+
+/// Reads and writes of the store are in whole pages.
+pub(crate) const PAGE: u64 = kernel::page::PAGE_SIZE as u64;
+
+/// What the daemon tells before `bind`.
+#[derive(Default)]
+pub(crate) struct Setup {
+    dir: Option<CString>,
+    tag: Option<CString>,
+    /// How full the file system may become.
+    pub(crate) limits: Limits,
+}
+
+fn text(bytes: &[u8]) -> Result<CString> {
+    let text = core::str::from_utf8(bytes).map_err(|_| EINVAL)?;
+    CString::try_from_fmt(kernel::fmt!("{text}"))
+}
+
+fn set_once(place: &mut Option<CString>, name: &str, value: &[u8]) -> Result {
+    if place.is_some() {
+        pr_err!("{name} is set already\n");
+        return Err(EEXIST);
+    }
+    *place = Some(text(value)?);
+    Ok(())
+}
+
+impl Setup {
+    /// `dir PATH`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it was set, `EINVAL` if the path is not UTF-8, `ENOMEM`.
+    pub(crate) fn set_dir(&mut self, path: &[u8]) -> Result {
+        set_once(&mut self.dir, "the cache directory", path)
+    }
+
+    /// `tag NAME`. Errors as [`Setup::set_dir`].
+    pub(crate) fn set_tag(&mut self, name: &[u8]) -> Result {
+        set_once(&mut self.tag, "the cache tag", name)
+    }
+}
+
+/// What ends with the cache.
+pub(crate) struct Live {
+    fscache: CacheCookie<Cache>,
+    root: Path,
+    store: PinnedDir,
+    graveyard: PinnedDir,
+    /// Graves that were given out, for their names.
+    graves: AtomicU32,
+}
+
+impl Live {
+    /// The cache, to fscache.
+    pub(crate) fn fscache(&self) -> &CacheCookie<Cache> {
+        &self.fscache
+    }
+
+    /// The directory `cache`, which holds the volumes.
+    pub(crate) fn store(&self) -> &PinnedDir {
+        &self.store
+    }
+
+    /// The directory `graveyard`, where directories go that are to be deleted by the daemon.
+    pub(crate) fn graveyard(&self) -> &PinnedDir {
+        &self.graveyard
+    }
+
+    /// A number for the next grave.
+    pub(crate) fn next_grave(&self) -> u32 {
+        self.graves.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// The attached volumes, by their number; closed once the cache is withdrawn.
+#[derive(Default)]
+pub(crate) struct Volumes {
+    closed: bool,
+    next: u64,
+    attached: RBTree<u64, Attachment<Cache>>,
+}
+
+/// A cache that is, or was, bound.
+#[pin_data]
+pub(crate) struct Cache {
+    daemon: Arc<Daemon>,
+    cred: Credentials,
+    name: CString,
+    blocks: Amounts,
+    files: Amounts,
+    /// Bytes of a block of the file system.
+    block_size: u64,
+    /// The largest file that the file system can hold, in bytes.
+    max_file_size: u64,
+    /// Blocks that are being written and that `statfs` does not count yet.
+    blocks_writing: AtomicU64,
+    #[pin]
+    live: Mutex<Option<Arc<Live>>>,
+    #[pin]
+    volumes: Mutex<Volumes>,
+    #[pin]
+    volume_freed: CondVar,
+}
+
+/// What is about to use space.
+#[derive(Clone, Copy)]
+pub(crate) enum Need {
+    /// One new file or directory.
+    File,
+    /// So many bytes of data.
+    Bytes(u64),
+}
+
+impl Cache {
+    /// Checks the directory that was set up, claims the cache's name and puts it into service.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` without a directory, and those of [`probe::check_store`]; `EBUSY` if the directory
+    /// or the name is in use; a line in the log says which.
+    pub(crate) fn bind(daemon: &Arc<Daemon>, setup: &Setup) -> Result<Arc<Self>> {
+        let Some(dir) = &setup.dir else {
+            pr_err!("no cache directory was set\n");
+            return Err(EINVAL);
+        };
+        let name = match &setup.tag {
+            Some(tag) => tag.to_cstring()?,
+            None => kernel::c_str!("CacheFiles").to_cstring()?,
+        };
+        let fscache = CacheCookie::acquire(&name)
+            .inspect_err(|_| pr_err!("a cache with the tag '{}' exists\n", &*name))?;
+        let cred = Credentials::of_kernel()?;
+        let root = {
+            let _scope = cred.scope();
+            Path::lookup_dir(dir)
+        };
+        let root =
+            root.inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", &**dir, error))?;
+        probe::check_path(&root)?;
+        let cred = cred.creating_files_as(&root)?;
+        let scope = cred.scope();
+        let space = root.space()?;
+        let open = |name: &[u8]| {
+            PinnedDir::open_or_create(&root, name, || Ok(()))
+                .map(|(dir, _)| dir)
+                .inspect_err(|error| {
+                    pr_err!("directory '{}': {:?}\n", kernel::str::BStr::from_bytes(name), error)
+                })
+        };
+        let store = open(b"cache")?;
+        let graveyard = open(b"graveyard")?;
+        probe::check_store(&store, &cred)?;
+        drop(scope);
+
+        let limits = &setup.limits;
+        let (block_size, max_file_size) = (space.block_size, root.max_file_size());
+        let live = Arc::new(
+            Live {
+                fscache,
+                root: root.mount_root(),
+                store,
+                graveyard,
+                graves: AtomicU32::new(0),
+            },
+            GFP_KERNEL,
+        )?;
+        let bound_live = live.clone();
+        let cache = Arc::pin_init(
+            pin_init!(Self {
+                daemon: daemon.clone(),
+                cred,
+                name,
+                blocks: limits.of(Resource::Blocks).amounts(space.blocks),
+                files: limits.of(Resource::Files).amounts(space.files),
+                block_size,
+                max_file_size,
+                blocks_writing: AtomicU64::new(0),
+                live <- new_mutex!(Some(bound_live), "cachefiles_live"),
+                volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
+                volume_freed <- new_condvar!("cachefiles_volume_freed"),
+            }),
+            GFP_KERNEL,
+        )?;
+        live.fscache.add(cache.clone())?;
+        pr_info!("File cache on {} registered\n", &*cache.name);
+        Ok(cache)
+    }
+
+    /// The daemon that serves the cache.
+    pub(crate) fn daemon(&self) -> &Arc<Daemon> {
+        &self.daemon
+    }
+
+    /// The request table.
+    pub(crate) fn engine(&self) -> &Engine {
+        self.daemon.engine()
+    }
+
+    /// The credentials that the store is accessed with.
+    pub(crate) fn cred(&self) -> &Credentials {
+        &self.cred
+    }
+
+    /// Bytes that a file of the store can hold at most.
+    pub(crate) fn max_file_size(&self) -> u64 {
+        self.max_file_size
+    }
+
+    /// What ends with the cache.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the cache was withdrawn.
+    pub(crate) fn live(&self) -> Result<Arc<Live>> {
+        self.live.lock().clone().ok_or(EIO)
+    }
+
+    /// Answers an OPEN: with a size, which the object's file is checked against here, or with the
+    /// daemon's error. The request has ended when this returns without EINVAL for its number.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a number that is no OPEN which the daemon holds, and for a size that cannot
+    /// be; `EBADFD` if the fd is closed already; what the store says.
+    pub(crate) fn copen(&self, msg_id: u32, answer: Result<u64, Errno>) -> Result {
+        let opened = self.engine().copen(msg_id, answer)?;
+        let (Some(opened), Ok(size)) = (opened, answer) else {
+            return Ok(());
+        };
+        let outcome = opened.handle.validate(size);
+        if let Err(error) = outcome {
+            pr_warn!("{}: opening failed: {:?}\n", opened.handle, error);
+        }
+        self.engine()
+            .copen_finish(&opened, outcome.map_err(Errno::from));
+        outcome
+    }
+
+    /// Checks that there is space, according to the limits.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` below the stop marks; what `statfs` says; `EIO` for a withdrawn cache.
+    pub(crate) fn has_space(&self, need: Need) -> Result {
+        let space = self.live()?.root.space()?;
+        let (files, blocks) = match need {
+            Need::File => (1, 0),
+            Need::Bytes(bytes) => (0, bytes.div_ceil(self.block_size)),
+        };
+        let writing = self.blocks_writing.load(Ordering::Relaxed);
+        let blocks_left = space
+            .blocks_available
+            .saturating_sub(writing)
+            .saturating_sub(blocks);
+        let files_left = space.files_free.saturating_sub(files);
+        if blocks_left >= self.blocks.stop && files_left >= self.files.stop {
+            return Ok(());
+        }
+        match need {
+            Need::File => stats::count_no_create_space(),
+            Need::Bytes(_) => stats::count_no_write_space(),
+        }
+        Err(Errno::ENOBUFS.into())
+    }
+
+    /// Counts `bytes` as being written until the result is dropped.
+    pub(crate) fn begin_write(&self, bytes: u64) -> Writing<'_> {
+        let blocks = bytes.div_ceil(self.block_size);
+        self.blocks_writing.fetch_add(blocks, Ordering::Relaxed);
+        Writing {
+            cache: self,
+            blocks,
+        }
+    }
+
+    /// Remembers an attached volume and tells its number.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the cache is being withdrawn, `ENOMEM`.
+    pub(crate) fn attach(&self, attachment: Attachment<Self>) -> Result<u64> {
+        let mut volumes = self.volumes.lock();
+        if volumes.closed {
+            return Err(EIO);
+        }
+        let number = volumes.next;
+        volumes
+            .attached
+            .try_create_and_insert(number, attachment, GFP_KERNEL)?;
+        volumes.next += 1;
+        Ok(number)
+    }
+
+    /// Forgets a volume; `None` if the withdrawal was faster.
+    pub(crate) fn detach(&self, number: u64) -> Option<Attachment<Self>> {
+        let attachment = self.volumes.lock().attached.remove(&number);
+        self.volume_freed.notify_all();
+        attachment
+    }
+
+    /// Takes the cache out of service. Called once, when the last file descriptor is closed; the
+    /// request table is dead by then, so that no new object is admitted.
+    pub(crate) fn withdraw(&self) {
+        let Some(live) = self.live.lock().clone() else {
+            return;
+        };
+        pr_info!("File cache on {} unregistering\n", &*self.name);
+        live.fscache.withdraw();
+        self.volumes.lock().closed = true;
+        self.withdraw_volume_accesses();
+        self.withdraw_objects();
+        live.fscache.wait_for_objects();
+        self.free_volumes();
+        if let Err(error) = self.sync(&live) {
+            pr_err!("syncing the cache's file system failed: {:?}\n", error);
+        }
+        drop(live.fscache.take_private());
+        drop(self.live.lock().take());
+    }
+
+    fn sync(&self, live: &Live) -> Result {
+        let _scope = self.cred.scope();
+        live.root.sync()
+    }
+
+    /// Waits, volume by volume, until no access to them is under way.
+    fn withdraw_volume_accesses(&self) {
+        loop {
+            let next = self
+                .volumes
+                .lock()
+                .attached
+                .values()
+                .filter_map(|attachment| attachment.volume().upgrade())
+                .find(|volume| volume.accesses() != 0);
+            match next {
+                Some(volume) => volume.withdraw(),
+                None => return,
+            }
+        }
+    }
+
+    fn withdraw_objects(&self) {
+        let mut from = 0;
+        while let Some((number, object)) = self.engine().next_object(from) {
+            object.withdraw();
+            match number.checked_add(1) {
+                Some(next) => from = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Frees what is left of the volumes, or waits until fscache has.
+    fn free_volumes(&self) {
+        let mut volumes = self.volumes.lock();
+        loop {
+            let found = volumes
+                .attached
+                .iter()
+                .find_map(|(number, attachment)| Some((*number, attachment.volume().upgrade()?)));
+            let Some((number, cookie)) = found else {
+                if volumes.attached.iter().next().is_none() {
+                    return;
+                }
+                // fscache is freeing those that are left, and tells us in `free_volume`.
+                self.volume_freed.wait(&mut volumes);
+                continue;
+            };
+            let attachment = volumes.attached.remove(&number);
+            drop(volumes);
+            if let Some(volume) = attachment.and_then(|attachment| attachment.detach(&cookie)) {
+                Volume::finish(&volume, &cookie);
+            }
+            drop(cookie);
+            volumes = self.volumes.lock();
+        }
+    }
+}
+
+/// Blocks that are being written.
+pub(crate) struct Writing<'a> {
+    cache: &'a Cache,
+    blocks: u64,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.cache
+            .blocks_writing
+            .fetch_sub(self.blocks, Ordering::Relaxed);
+    }
+}

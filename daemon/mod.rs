@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/dev/cachefiles`: one daemon, one cache.
+//!
+//! The device is held by one daemon at a time, from `open` until the last of its file descriptors
+//! is closed, the device's or an anonymous one. Each of them is a [`Pin`]; the last pin to go
+//! withdraws the cache.
+//!
+//! Locking: `life` is the daemon mutex. It serialises the commands that set a cache up; `copen`,
+//! `restore`, `read` and `poll` do not hold it, so that a bind that takes long, or one answer that
+//! waits for the disk, does not stop the others. Order: daemon mutex -> a cache's volumes -> an
+//! object's store -> the table.
+
+#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+pub(crate) mod command;
+
+use crate::cache::Cache;
+use crate::cache::Setup;
+use crate::daemon::command::Command;
+use crate::daemon::command::CopenAnswer;
+use crate::daemon::command::Mode;
+use crate::errno::Errno;
+use crate::kcompat::fs::File;
+use crate::kcompat::miscdevice::MiscDevice;
+use crate::kcompat::poll::mask;
+use crate::kcompat::poll::PollTable;
+use crate::kcompat::workqueue::OwnedQueue;
+use crate::ondemand::device_read::Buffer;
+use crate::ondemand::engine::Engine;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering;
+use kernel::new_mutex;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::Mutex;
+use kernel::uaccess::UserPtr;
+use kernel::uaccess::UserSliceReader;
+
+/// What belongs to the device as long as the module is loaded.
+pub(crate) struct Device {
+    /// Whether a daemon, or an fd that it left behind, holds it.
+    held: AtomicBool,
+    /// Where reopen work runs.
+    reopen: OwnedQueue,
+}
+
+impl Device {
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Device {
+            held: AtomicBool::new(false),
+            reopen: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_reopen"))?,
+        })
+    }
+}
+
+/// The life of what a daemon has opened.
+enum Life {
+    /// Being set up: `dir`, `tag` and the limits.
+    Setup(Setup),
+    /// `bind` has succeeded.
+    Bound(Arc<Cache>),
+    /// The device was closed, or a bind is in progress.
+    Gone,
+}
+
+/// One opening of the device.
+#[pin_data]
+pub(crate) struct Daemon {
+    device: &'static Device,
+    #[pin]
+    life: Mutex<Life>,
+    #[pin]
+    engine: Engine,
+    /// File descriptors: the device's, and anonymous ones.
+    pins: AtomicUsize,
+    /// What `debug` asked for.
+    debug: AtomicU32,
+}
+
+/// `debug` bit: every command is logged.
+const DEBUG_COMMANDS: u32 = 1;
+
+/// One file descriptor's share in a daemon's cache. The last one to be dropped withdraws it.
+pub(crate) struct Pin(Arc<Daemon>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if self.0.pins.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.unbind();
+        }
+    }
+}
+
+impl Daemon {
+    fn new(device: &'static Device) -> Result<Arc<Self>> {
+        let engine = Engine::new(&device.reopen)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                device,
+                life <- new_mutex!(Life::Setup(Setup::default()), "cachefiles_daemon"),
+                engine <- engine,
+                pins: AtomicUsize::new(0),
+                debug: AtomicU32::new(0),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// One more file descriptor.
+    pub(crate) fn pin(daemon: &Arc<Self>) -> Pin {
+        daemon.pins.fetch_add(1, Ordering::Relaxed);
+        Pin(daemon.clone())
+    }
+
+    /// The daemon's request table.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    fn unbind(&self) {
+        let life = core::mem::replace(&mut *self.life.lock(), Life::Gone);
+        if let Life::Bound(cache) = life {
+            cache.withdraw();
+        }
+        self.device.held.store(false, Ordering::Release);
+    }
+
+    /// The bound cache, for a command that only makes sense with one.
+    fn bound(&self) -> Result<Arc<Cache>> {
+        match &*self.life.lock() {
+            Life::Bound(cache) => Ok(cache.clone()),
+            _ => Err(Errno::EOPNOTSUPP.into()),
+        }
+    }
+
+    /// Changes the set-up of a cache that is not bound yet.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if it is bound; what `change` says.
+    fn set_up(&self, change: impl FnOnce(&mut Setup) -> Result) -> Result {
+        match &mut *self.life.lock() {
+            Life::Setup(setup) => change(setup),
+            _ => Err(EBUSY),
+        }
+    }
+
+    /// `bind ondemand`. If it fails, the set-up is as it was before.
+    fn bind(daemon: &Arc<Self>) -> Result {
+        let mut life = daemon.life.lock();
+        let Life::Setup(setup) = &mut *life else {
+            pr_err!("the cache is bound already\n");
+            return Err(EBUSY);
+        };
+        let cache = Cache::bind(daemon, setup)?;
+        *life = Life::Bound(cache);
+        Ok(())
+    }
+
+    fn execute(this: &Arc<Self>, command: Command<'_>) -> Result {
+        if this.debug.load(Ordering::Relaxed) & DEBUG_COMMANDS != 0 {
+            pr_info!("command: {:?}\n", command);
+        }
+        match command {
+            Command::Dir(path) => this.set_up(|setup| setup.set_dir(path)),
+            Command::Tag(name) => this.set_up(|setup| setup.set_tag(name)),
+            Command::Limit {
+                resource,
+                mark,
+                percent,
+            } => this.set_up(|setup| {
+                setup.limits.set(resource, mark, percent).map_err(|errno| {
+                    pr_err!("limits must keep to 0% <= stop < cull < run < 100%\n");
+                    errno.into()
+                })
+            }),
+            Command::Bind(Mode::OnDemand) => Self::bind(this),
+            Command::Bind(Mode::Plain) => {
+                pr_err!("only 'bind ondemand' is supported: the in-tree module has the plain mode\n");
+                Err(Errno::EOPNOTSUPP.into())
+            }
+            Command::Debug(mask) => {
+                this.debug.store(mask, Ordering::Relaxed);
+                Ok(())
+            }
+            Command::Copen { msg_id, answer } => this.copen(msg_id, answer),
+            Command::Restore => {
+                this.bound()?;
+                this.engine.restore();
+                Ok(())
+            }
+            Command::Cull(_) | Command::InUse(_) | Command::SecurityContext(_) => {
+                Err(Errno::EOPNOTSUPP.into())
+            }
+        }
+    }
+
+    fn copen(&self, msg_id: u32, answer: CopenAnswer) -> Result {
+        let cache = self.bound()?;
+        match answer {
+            CopenAnswer::Size(size) => cache.copen(msg_id, Ok(size)),
+            CopenAnswer::Error(errno) => cache.copen(msg_id, Err(errno)),
+            CopenAnswer::Malformed => {
+                cache.copen(msg_id, Err(Errno::EINVAL))?;
+                Err(EINVAL)
+            }
+        }
+    }
+}
+
+/// The device's operations.
+pub(crate) struct CachefilesDevice;
+
+/// An open file of the device.
+pub(crate) struct DeviceFile {
+    daemon: Arc<Daemon>,
+    /// Dropped last.
+    _pin: Pin,
+}
+
+impl MiscDevice for CachefilesDevice {
+    type Data = Device;
+    type Ptr = KBox<DeviceFile>;
+
+    fn open(device: &'static Device) -> Result<KBox<DeviceFile>> {
+        if !crate::vfs::cred::is_admin() {
+            return Err(EPERM);
+        }
+        if device.held.swap(true, Ordering::Acquire) {
+            return Err(EBUSY);
+        }
+        let opened = Daemon::new(device).and_then(|daemon| {
+            let _pin = Daemon::pin(&daemon);
+            // From here on the pin gives the device back.
+            Ok(KBox::new(DeviceFile { daemon, _pin }, GFP_KERNEL))
+        });
+        match opened {
+            Ok(file) => Ok(file?),
+            Err(error) => {
+                device.held.store(false, Ordering::Release);
+                Err(error)
+            }
+        }
+    }
+
+    fn release(file: KBox<DeviceFile>) {
+        file.daemon.engine.flush();
+        drop(file);
+    }
+
+    fn read(file: &DeviceFile, buffer: UserPtr, len: usize) -> Result<usize> {
+        file.daemon.engine.deliver(Buffer { start: buffer, len })
+    }
+
+    fn write(file: &DeviceFile, buffer: UserSliceReader) -> Result<usize> {
+        let len = buffer.len();
+        if len > command::MAX_COMMAND {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
+        let mut text = KVec::new();
+        buffer.read_all(&mut text, GFP_KERNEL)?;
+        Daemon::execute(&file.daemon, command::parse(&text)?)?;
+        Ok(len)
+    }
+
+    fn poll(file: &DeviceFile, table: &PollTable<'_>, raw: &File) -> u32 {
+        let engine = &file.daemon.engine;
+        table.register_wait(raw, engine.daemons());
+        if engine.readable() {
+            mask::IN
+        } else {
+            0
+        }
+    }
+}

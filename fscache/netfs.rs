@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reads of a netfs from the cache.
+//!
+//! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
+//! (`struct netfs_cache_ops`, `struct netfs_cache_resources`)
+//!
+//! # A read never fails before it begins
+//!
+//! EROFS drops its last reference to a compressed read's bio on a synchronous error, and uses the
+//! bio after that (defect D47); it also completes one bio once for each piece (D1). So
+//! `prepare_ondemand_read` always answers that the full length can be read from the cache, and an
+//! error comes, once and through the callback, from the `read` that follows.
+
+use crate::bindings;
+use crate::fscache::backend::object;
+use crate::fscache::backend::Backend;
+use crate::fscache::cookie::Cookie;
+use crate::kcompat::fs::File;
+use crate::kcompat::iov::IovIter;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kernel::ffi::c_int;
+use kernel::ffi::c_ulong;
+use kernel::ffi::c_void;
+use kernel::prelude::*;
+use kernel::sync::ArcBorrow;
+use kernel::types::ARef;
+use kernel::types::Opaque;
+
+const EIOCBQUEUED: c_int = -(bindings::EIOCBQUEUED as c_int);
+const ENOBUFS: c_int = -(bindings::ENOBUFS as c_int);
+
+/// What a reader of the cache has in hand between the beginning and the end of an operation.
+///
+/// # Invariants
+///
+/// The operation has begun: fscache holds an access to the cookie, so that its object is not
+/// withdrawn. `cache_priv2` is null or a file with a reference.
+#[repr(transparent)]
+pub(crate) struct CacheResources(Opaque<bindings::netfs_cache_resources>);
+
+impl CacheResources {
+    /// # Safety
+    ///
+    /// `resources` belongs to an operation that has begun and is used by nobody else during `'a`.
+    pub(super) unsafe fn from_raw<'a>(
+        resources: *mut bindings::netfs_cache_resources,
+    ) -> &'a mut Self {
+        // SAFETY: The type is transparent, the rest is promised by the caller.
+        unsafe { &mut *resources.cast() }
+    }
+
+    fn raw(&self) -> &bindings::netfs_cache_resources {
+        // SAFETY: Nobody changes it while it is borrowed.
+        unsafe { &*self.0.get() }
+    }
+
+    /// The cookie that is read.
+    pub(crate) fn cookie<'a>(&self) -> &'a Cookie {
+        // SAFETY: The operation's access keeps the cookie, which outlives the call that this
+        // borrow is used in.
+        unsafe { Cookie::from_raw(self.raw().cache_priv.cast()) }
+    }
+
+    /// The object that is read.
+    fn object<B: Backend>(&self) -> Option<ArcBorrow<'_, B::Object>> {
+        // SAFETY: The operation's access keeps the object attached.
+        unsafe { object::<B>(self.cookie()) }
+    }
+
+    /// The file that is read, if it is known already.
+    pub(crate) fn file(&self) -> Option<&File> {
+        // SAFETY: Null or a file, by the type invariant.
+        NonNull::new(self.raw().cache_priv2).map(|file| unsafe { File::from_raw(file.as_ptr().cast()) })
+    }
+
+    /// Sets the file that is read, in place of one that was set before.
+    pub(crate) fn set_file(&mut self, file: Option<ARef<File>>) {
+        let new = match file {
+            Some(file) => ARef::into_raw(file).as_ptr().cast(),
+            None => core::ptr::null_mut(),
+        };
+        // SAFETY: The resources are ours.
+        let old = unsafe { core::mem::replace(&mut (*self.0.get()).cache_priv2, new) };
+        // SAFETY: A file with a reference, by the type invariant.
+        drop(NonNull::new(old.cast::<File>()).map(|old| unsafe { ARef::from_raw(old) }));
+    }
+
+    /// Lets reads of this operation go to `O`.
+    pub(crate) fn set_operations<O: Operations>(&mut self) {
+        self.set_ops(&Table::<O>::OPS);
+    }
+
+    fn set_ops(&mut self, ops: &'static bindings::netfs_cache_ops) {
+        // SAFETY: The resources are ours.
+        unsafe { (*self.0.get()).ops = ops };
+    }
+}
+
+/// The netfs's callback for one read. It is called once: by one of the `end`s, or with `EIO` when
+/// this is dropped.
+pub(crate) struct Termination {
+    function: bindings::netfs_io_terminated_t,
+    private: *mut c_void,
+    cookie: *mut bindings::fscache_cookie,
+    inval_counter: u32,
+}
+
+impl Termination {
+    fn new(
+        resources: &CacheResources,
+        function: bindings::netfs_io_terminated_t,
+        private: *mut c_void,
+    ) -> Self {
+        Termination {
+            function,
+            private,
+            cookie: resources.cookie().as_ptr(),
+            inval_counter: resources.raw().inval_counter,
+        }
+    }
+
+    /// Ends a read of `len` bytes that came to `ret` bytes or a negative error number. Data of an
+    /// object that was invalidated meanwhile, and a short read, are errors. May be called in
+    /// interrupt context; the operation may be over when this returns.
+    pub(crate) fn end_read(self, ret: isize, len: usize, was_async: bool) {
+        // SAFETY: The operation's access keeps the cookie until the callback ends it.
+        let cookie = unsafe { Cookie::from_raw(self.cookie) };
+        let ret = match usize::try_from(ret) {
+            Err(_) => ret,
+            Ok(_) if cookie.inval_counter() != self.inval_counter => {
+                -(bindings::ESTALE as isize)
+            }
+            Ok(bytes) if bytes < len => -(bindings::EIO as isize),
+            Ok(_) => ret,
+        };
+        self.end(ret, was_async);
+    }
+
+    /// Ends the read with bytes or a negative error number.
+    pub(crate) fn end(mut self, ret: isize, was_async: bool) {
+        self.call(ret, was_async);
+    }
+
+    fn call(&mut self, ret: isize, was_async: bool) {
+        if let Some(function) = self.function.take() {
+            // SAFETY: The netfs passes the two together; this is the only call.
+            unsafe { function(self.private, ret, was_async) }
+        }
+    }
+}
+
+impl Drop for Termination {
+    fn drop(&mut self) {
+        self.call(-(bindings::EIO as isize), false);
+    }
+}
+
+/// What a netfs is to do about a piece that it wants to read.
+pub(crate) enum Source {
+    /// Fill it with zeros: it is beyond the end.
+    Zeroes,
+    /// Read the first so many bytes of it from the cache.
+    Cache(usize),
+    /// Download the first so many bytes of it, and store them.
+    Server(usize),
+}
+
+/// What reads from a cache do.
+pub(crate) trait Operations: 'static {
+    /// The backend that it belongs to.
+    type Backend: Backend;
+
+    /// Makes sure that all of `start..start + len` is in the store. May wait for a daemon.
+    ///
+    /// # Errors
+    ///
+    /// The read that follows fails with `EIO`.
+    fn prepare_ondemand_read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        start: u64,
+        len: usize,
+    ) -> Result<ARef<File>>;
+
+    /// Tells where a piece is to be had; `size` is that of the netfs's file.
+    fn prepare_read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        file: &File,
+        start: u64,
+        len: usize,
+        size: u64,
+    ) -> Source;
+
+    /// The first data in `start..start + len` as start and length, in whole granules.
+    ///
+    /// # Errors
+    ///
+    /// `ENODATA` if there is none, `ENOBUFS` if that cannot be told.
+    fn query_occupancy(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        file: &File,
+        start: u64,
+        len: usize,
+        granularity: usize,
+    ) -> Result<(u64, usize)>;
+
+    /// Reads `iter.len()` bytes from `start` on; consumes `iter` and ends `termination` once.
+    fn read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        file: &File,
+        start: u64,
+        iter: &mut IovIter,
+        termination: Termination,
+    );
+}
+
+struct Table<O>(PhantomData<O>);
+
+impl<O: Operations> Table<O> {
+    const OPS: bindings::netfs_cache_ops = bindings::netfs_cache_ops {
+        end_operation: Some(Self::end_operation),
+        read: Some(Self::read),
+        write: Some(Self::write),
+        issue_write: Some(Self::issue_write),
+        expand_readahead: None,
+        prepare_read: Some(Self::prepare_read),
+        prepare_write_subreq: Some(Self::prepare_write_subreq),
+        prepare_write: Some(Self::prepare_write),
+        prepare_ondemand_read: Some(Self::prepare_ondemand_read),
+        query_occupancy: Some(Self::query_occupancy),
+    };
+
+    /// What an operation is given once something has failed: its read fails.
+    const FAILED: bindings::netfs_cache_ops = bindings::netfs_cache_ops {
+        read: Some(Self::failed_read),
+        ..Self::OPS
+    };
+
+    /// May be called in interrupt context.
+    unsafe extern "C" fn end_operation(resources: *mut bindings::netfs_cache_resources) {
+        // SAFETY: The operation is ending; nobody else uses its resources.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        resources.set_file(None);
+        let cookie = resources.raw().cache_priv.cast();
+        // SAFETY: Ends the access that fscache has begun for this operation.
+        unsafe { bindings::fscache_end_io(cookie) }
+    }
+
+    unsafe extern "C" fn read(
+        resources: *mut bindings::netfs_cache_resources,
+        start: bindings::loff_t,
+        iter: *mut bindings::iov_iter,
+        _hole: bindings::netfs_read_from_hole,
+        function: bindings::netfs_io_terminated_t,
+        private: *mut c_void,
+    ) -> c_int {
+        // SAFETY: The operation has begun; the caller leaves resources and iterator to us.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        // SAFETY: As above.
+        let iter = unsafe { IovIter::from_raw(iter) };
+        let termination = Termination::new(resources, function, private);
+        let known = (
+            resources.object::<O::Backend>(),
+            resources.file(),
+            u64::try_from(start),
+        );
+        match known {
+            (Some(object), Some(file), Ok(start)) => {
+                // The callback may end the operation, and with it its file.
+                let file: ARef<File> = file.into();
+                O::read(object, &file, start, iter, termination);
+            }
+            _ => {
+                iter.zero_to_end();
+                termination.end(-(bindings::EIO as isize), false);
+            }
+        }
+        EIOCBQUEUED
+    }
+
+    unsafe extern "C" fn failed_read(
+        resources: *mut bindings::netfs_cache_resources,
+        _start: bindings::loff_t,
+        iter: *mut bindings::iov_iter,
+        _hole: bindings::netfs_read_from_hole,
+        function: bindings::netfs_io_terminated_t,
+        private: *mut c_void,
+    ) -> c_int {
+        // SAFETY: As in `read`.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        // SAFETY: As in `read`.
+        unsafe { IovIter::from_raw(iter) }.zero_to_end();
+        Termination::new(resources, function, private).end(-(bindings::EIO as isize), false);
+        EIOCBQUEUED
+    }
+
+    unsafe extern "C" fn prepare_ondemand_read(
+        resources: *mut bindings::netfs_cache_resources,
+        start: bindings::loff_t,
+        len: *mut usize,
+        _size: bindings::loff_t,
+        _flags: *mut c_ulong,
+        _ino: bindings::ino_t,
+    ) -> bindings::netfs_io_source {
+        // SAFETY: The operation has begun; the caller leaves its resources to us.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        // SAFETY: The caller's length is valid.
+        let len = unsafe { *len };
+        let prepared = match (resources.object::<O::Backend>(), u64::try_from(start)) {
+            (Some(object), Ok(start)) => O::prepare_ondemand_read(object, start, len),
+            _ => Err(EIO),
+        };
+        match prepared {
+            Ok(file) => resources.set_file(Some(file)),
+            Err(_) => resources.set_ops(&Self::FAILED),
+        }
+        bindings::netfs_io_source_NETFS_READ_FROM_CACHE
+    }
+
+    unsafe extern "C" fn prepare_read(
+        subrequest: *mut bindings::netfs_io_subrequest,
+        size: u64,
+    ) -> bindings::netfs_io_source {
+        // SAFETY: The caller's subrequest is ours during the call.
+        let subrequest = unsafe { &mut *subrequest };
+        // SAFETY: A subrequest holds its request, whose operation on the cache has begun.
+        let resources =
+            unsafe { CacheResources::from_raw(&mut (*subrequest.rreq).cache_resources) };
+        let source = match (resources.object::<O::Backend>(), resources.file()) {
+            (Some(object), Some(file)) => {
+                O::prepare_read(object, file, subrequest.start, subrequest.len, size)
+            }
+            _ => return bindings::netfs_io_source_NETFS_DOWNLOAD_FROM_SERVER,
+        };
+        match source {
+            Source::Zeroes => bindings::netfs_io_source_NETFS_FILL_WITH_ZEROES,
+            Source::Cache(len) => {
+                subrequest.len = len;
+                bindings::netfs_io_source_NETFS_READ_FROM_CACHE
+            }
+            Source::Server(len) => {
+                subrequest.len = len;
+                bindings::netfs_io_source_NETFS_DOWNLOAD_FROM_SERVER
+            }
+        }
+    }
+
+    unsafe extern "C" fn query_occupancy(
+        resources: *mut bindings::netfs_cache_resources,
+        start: bindings::loff_t,
+        len: usize,
+        granularity: usize,
+        data_start: *mut bindings::loff_t,
+        data_len: *mut usize,
+    ) -> c_int {
+        // SAFETY: The operation has begun; the caller leaves its resources to us.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        let occupancy = match (
+            resources.object::<O::Backend>(),
+            resources.file(),
+            u64::try_from(start),
+        ) {
+            (Some(object), Some(file), Ok(start)) => {
+                O::query_occupancy(object, file, start, len, granularity)
+            }
+            _ => Err(Error::from_errno(ENOBUFS)),
+        };
+        let (at, bytes, ret) = match occupancy {
+            Ok((at, bytes)) => (i64::try_from(at).unwrap_or(-1), bytes, 0),
+            Err(error) => (-1, 0, error.to_errno()),
+        };
+        // SAFETY: The caller's places are valid for writes.
+        unsafe { data_start.write(at) };
+        // SAFETY: As above.
+        unsafe { data_len.write(bytes) };
+        ret
+    }
+
+    // Nothing is stored on behalf of a netfs: this backend is filled by its daemon.
+
+    unsafe extern "C" fn write(
+        resources: *mut bindings::netfs_cache_resources,
+        _start: bindings::loff_t,
+        _iter: *mut bindings::iov_iter,
+        function: bindings::netfs_io_terminated_t,
+        private: *mut c_void,
+    ) -> c_int {
+        // SAFETY: The operation has begun; the caller leaves its resources to us.
+        let resources = unsafe { CacheResources::from_raw(resources) };
+        Termination::new(resources, function, private).end(ENOBUFS as isize, false);
+        ENOBUFS
+    }
+
+    unsafe extern "C" fn issue_write(subrequest: *mut bindings::netfs_io_subrequest) {
+        // SAFETY: The caller gives the subrequest away to be ended.
+        unsafe {
+            bindings::netfs_write_subrequest_terminated(
+                subrequest.cast(),
+                ENOBUFS as isize,
+                false,
+            )
+        }
+    }
+
+    unsafe extern "C" fn prepare_write_subreq(subrequest: *mut bindings::netfs_io_subrequest) {
+        // SAFETY: The caller's subrequest is ours during the call.
+        unsafe { bindings::netfs_prepare_write_failed(subrequest) }
+    }
+
+    unsafe extern "C" fn prepare_write(
+        _resources: *mut bindings::netfs_cache_resources,
+        _start: *mut bindings::loff_t,
+        _len: *mut usize,
+        _upper_len: usize,
+        _size: bindings::loff_t,
+        _no_space_allocated_yet: bool,
+    ) -> c_int {
+        ENOBUFS
+    }
+}

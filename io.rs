@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading objects, and filling them.
+//!
+//! A reader makes sure that the span it wants has no hole, asking the daemon for each, and reads
+//! directly from the file then. A hole that is missed would be read as zeros, so the span is looked
+//! at again after every answer, to its end.
+
+use crate::cache::Cache;
+use crate::cache::Need;
+use crate::cache::PAGE;
+use crate::errno::Errno;
+use crate::fscache::netfs::Operations;
+use crate::fscache::netfs::Source;
+use crate::fscache::netfs::Termination;
+use crate::fscache::stats;
+use crate::kcompat::fs::File;
+use crate::kcompat::iov::IovIter;
+use crate::kcompat::print::ratelimit;
+use crate::namei;
+use crate::object::Current;
+use crate::object::Object;
+use crate::vfs::direct_io;
+use crate::vfs::store_file;
+use crate::vfs::store_file::Extent;
+use crate::vfs::store_file::Whence;
+use kernel::prelude::*;
+use kernel::sync::ArcBorrow;
+use kernel::types::ARef;
+
+/// A range of bytes, in whole pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: u64,
+    end: u64,
+}
+
+impl Span {
+    /// The span that covers `start..start + len`; `None` if that overflows.
+    fn around(start: u64, len: u64) -> Option<Self> {
+        Some(Span {
+            start: start - start % PAGE,
+            end: namei::padded(start.checked_add(len)?)?,
+        })
+    }
+}
+
+/// The first hole in `span`.
+fn first_hole(file: &File, span: Span) -> Result<Option<Span>> {
+    let mut at = span.start;
+    while at < span.end {
+        match store_file::extent(file, at)? {
+            Extent::Data(to) if to > at => at = to,
+            // A file system that says so would have us look for ever.
+            Extent::Data(_) => return Err(EIO),
+            Extent::Hole(to) => {
+                let start = at - at % PAGE;
+                let end = to.and_then(namei::padded).unwrap_or(span.end);
+                return Ok(Some(Span {
+                    start,
+                    end: end.min(span.end),
+                }));
+            }
+        }
+    }
+    Ok(None)
+}
+
+impl Object {
+    /// Makes sure that all of `start..start + len` is stored, and tells the file to read it from.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` beyond the object's end, or if the daemon's answer did not help; `EINTR` if the task
+    /// was killed; why the object could not be opened.
+    fn bring_in(&self, start: u64, len: usize) -> Result<ARef<File>> {
+        let engine = self.cache().engine();
+        engine.wait_open(self)?;
+        let Current { file, size } = self.current()?;
+        let end = size.and_then(namei::padded).ok_or(EIO)?;
+        let wanted = Span::around(start, len as u64)
+            .filter(|span| span.end <= end)
+            .ok_or(EIO)?;
+
+        let mut asked: Option<Span> = None;
+        let mut left = wanted;
+        loop {
+            let hole = {
+                let _scope = self.cache().cred().scope();
+                first_hole(&file, left)?
+            };
+            let Some(hole) = hole else {
+                return Ok(file);
+            };
+            if let Some(asked) = asked {
+                if hole.start == asked.start && hole.end >= asked.end {
+                    return Err(EIO);
+                }
+            }
+            engine.read(self, hole.start, hole.end - hole.start)?;
+            // What is before the hole was looked at, and is not punched again.
+            left.start = hole.start;
+            asked = Some(hole);
+        }
+    }
+
+    /// Stores what the daemon has written to an anonymous fd.
+    ///
+    /// # Errors
+    ///
+    /// See [`anon_fd`](crate::ondemand::anon_fd).
+    pub(crate) fn fill(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
+        let len = from.len() as u64;
+        if pos % PAGE != 0 {
+            stats::count_dio_misfit();
+            return Err(EINVAL);
+        }
+        let Current { file, size } = self.current()?;
+        let end = match size {
+            Some(size) => namei::padded(size).ok_or(EFBIG)?,
+            None => self.cache().max_file_size(),
+        };
+        if !pos.checked_add(len).is_some_and(|to| to <= end) {
+            return Err(EFBIG);
+        }
+        let _scope = self.cache().cred().scope();
+        self.cache().has_space(Need::Bytes(len))?;
+        let _writing = self.cache().begin_write(len);
+        stats::count_write();
+        let written = direct_io::write(&file, pos, from)?;
+        self.filled();
+        Ok(written)
+    }
+
+    /// `lseek` of an anonymous fd.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if the object is withdrawn, `ENXIO` beyond the end, `EINVAL`.
+    pub(crate) fn seek(&self, offset: i64, whence: Whence) -> Result<i64> {
+        let Current { file, .. } = self.current()?;
+        let _scope = self.cache().cred().scope();
+        store_file::seek(&file, offset, whence)
+    }
+}
+
+/// Reads through the cache.
+pub(crate) enum CacheReads {}
+
+impl Operations for CacheReads {
+    type Backend = Cache;
+
+    fn prepare_ondemand_read(
+        object: ArcBorrow<'_, Object>,
+        start: u64,
+        len: usize,
+    ) -> Result<ARef<File>> {
+        object.bring_in(start, len).inspect_err(|error| {
+            if *error != EINTR && ratelimit() {
+                pr_warn!("{}: {} bytes at {}: {:?}\n", &*object, len, start, error);
+            }
+        })
+    }
+
+    fn prepare_read(
+        object: ArcBorrow<'_, Object>,
+        file: &File,
+        start: u64,
+        len: usize,
+        size: u64,
+    ) -> Source {
+        if start >= size {
+            return Source::Zeroes;
+        }
+        let _scope = object.cache().cred().scope();
+        let within = |to: u64| usize::try_from(to - start).map_or(len, |part| part.min(len));
+        match store_file::extent(file, start) {
+            Ok(Extent::Data(to)) if to > start => Source::Cache(within(to)),
+            Ok(Extent::Hole(Some(to))) => {
+                Source::Server(within(namei::padded(to).unwrap_or(u64::MAX)))
+            }
+            _ => Source::Server(len),
+        }
+    }
+
+    fn query_occupancy(
+        object: ArcBorrow<'_, Object>,
+        file: &File,
+        start: u64,
+        len: usize,
+        granularity: usize,
+    ) -> Result<(u64, usize)> {
+        let _scope = object.cache().cred().scope();
+        let granule = PAGE.max(granularity as u64);
+        let none = || Error::from(Errno::ENODATA);
+        let span_end = start.checked_add(len as u64).ok_or_else(none)?;
+        let unknown = |_| Error::from(Errno::ENOBUFS);
+        let from = match store_file::extent(file, start).map_err(unknown)? {
+            Extent::Data(_) => start,
+            Extent::Hole(next) => next.ok_or_else(none)?,
+        };
+        let from = from
+            .checked_next_multiple_of(granule)
+            .filter(|from| *from < span_end)
+            .ok_or_else(none)?;
+        match store_file::extent(file, from).map_err(unknown)? {
+            Extent::Data(to) => {
+                let to = to.min(span_end);
+                let bytes = (to - to % granule).saturating_sub(from);
+                let bytes = usize::try_from(bytes).map_err(|_| none())?;
+                if bytes == 0 {
+                    return Err(none());
+                }
+                Ok((from, bytes))
+            }
+            Extent::Hole(_) => Err(none()),
+        }
+    }
+
+    fn read(
+        object: ArcBorrow<'_, Object>,
+        file: &File,
+        start: u64,
+        iter: &mut IovIter,
+        termination: Termination,
+    ) {
+        stats::count_read();
+        let _scope = object.cache().cred().scope();
+        direct_io::read(file, start, iter, termination);
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Misc devices whose files are read, written and polled.
+//!
+//! C headers: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h),
+//! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use crate::bindings;
+use crate::kcompat::fs::File;
+use crate::kcompat::poll::PollTable;
+use kernel::ffi::c_char;
+use kernel::ffi::c_int;
+use core::marker::PhantomData;
+use kernel::container_of;
+use kernel::prelude::*;
+use kernel::types::ForeignOwnable;
+use kernel::types::Opaque;
+use kernel::uaccess::UserPtr;
+use kernel::uaccess::UserSlice;
+use kernel::uaccess::UserSliceReader;
+
+/// What a device does. Every method runs in the calling task and may sleep.
+pub(crate) trait MiscDevice: Sized + 'static {
+    /// What belongs to the device itself, shared by all its files.
+    type Data: Sync + 'static;
+    /// What belongs to one open file.
+    type Ptr: ForeignOwnable + Send + Sync;
+
+    /// `open(2)`.
+    fn open(data: &'static Self::Data) -> Result<Self::Ptr>;
+    /// The file's last reference is gone.
+    fn release(file: Self::Ptr);
+    /// `read(2)` of at most `len` bytes to `buffer`, an address of the calling task; tells the
+    /// bytes written.
+    fn read(
+        file: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        buffer: UserPtr,
+        len: usize,
+    ) -> Result<usize>;
+    /// `write(2)` of all of `buffer`.
+    fn write(
+        file: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        buffer: UserSliceReader,
+    ) -> Result<usize>;
+    /// `poll(2)`: registers what is to be watched and tells the `EPOLL*` bits that hold now.
+    fn poll(
+        file: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
+        table: &PollTable<'_>,
+        raw: &File,
+    ) -> u32;
+}
+
+/// A registered device; it is gone when this is dropped.
+///
+/// The module's files keep the module loaded, so that none is open by then.
+#[pin_data(PinnedDrop)]
+pub(crate) struct MiscDeviceRegistration<T: MiscDevice> {
+    data: T::Data,
+    #[pin]
+    inner: Opaque<bindings::miscdevice>,
+    _device: PhantomData<T>,
+}
+
+// SAFETY: A misc device may be deregistered from any thread.
+unsafe impl<T: MiscDevice> Send for MiscDeviceRegistration<T> where T::Data: Send {}
+// SAFETY: Nothing is done through a shared reference but reading `data`.
+unsafe impl<T: MiscDevice> Sync for MiscDeviceRegistration<T> {}
+
+impl<T: MiscDevice> MiscDeviceRegistration<T> {
+    /// Registers the device `/dev/NAME`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `misc_register`. A name that is taken must be found out before: the registration
+    /// would fail with `EEXIST`, and sysfs would print a stack.
+    pub(crate) fn register(
+        name: &'static CStr,
+        data: T::Data,
+    ) -> impl PinInit<Self, Error> {
+        let init = move |slot: *mut Opaque<bindings::miscdevice>| {
+            let device = bindings::miscdevice {
+                minor: bindings::MISC_MINOR,
+                name: name.as_char_ptr(),
+                fops: &Operations::<T>::TABLE,
+                ..Default::default()
+            };
+            let slot = slot.cast::<bindings::miscdevice>();
+            // SAFETY: `slot` is valid for writes, the pin-init protocol says so.
+            unsafe { slot.write(device) };
+            // SAFETY: The device is pinned, and deregistered before it is freed.
+            kernel::error::to_result(unsafe { bindings::misc_register(slot) })
+        };
+        try_pin_init!(Self {
+            data,
+            // SAFETY: On success the closure has initialised its slot; on failure `misc_register`
+            // has left nothing behind. Files cannot be opened before `data` is there: it comes
+            // first.
+            inner <- unsafe { kernel::init::pin_init_from_closure(init) },
+            _device: PhantomData,
+        })
+    }
+}
+
+#[pinned_drop]
+impl<T: MiscDevice> PinnedDrop for MiscDeviceRegistration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: The device is registered as long as `self` exists.
+        unsafe { bindings::misc_deregister(self.inner.get()) }
+    }
+}
+
+struct Operations<T>(PhantomData<T>);
+
+impl<T: MiscDevice> Operations<T> {
+    const TABLE: bindings::file_operations = bindings::file_operations {
+        owner: crate::THIS_MODULE.as_ptr(),
+        open: Some(Self::open),
+        release: Some(Self::release),
+        read: Some(Self::read),
+        write: Some(Self::write),
+        poll: Some(Self::poll),
+        llseek: Some(bindings::noop_llseek),
+        ..ZERO
+    };
+
+    unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `misc_open` has put the device into `private_data`.
+        let device = unsafe { (*file).private_data }.cast::<Opaque<bindings::miscdevice>>();
+        // SAFETY: Only a registration uses this table, and its device is the field `inner`.
+        let registration =
+            unsafe { container_of!(device, MiscDeviceRegistration<T>, inner) };
+        // SAFETY: The registration lives as long as the module, which an open file pins.
+        let data = unsafe { &(*registration).data };
+        match T::open(data) {
+            Ok(private) => {
+                // SAFETY: The file is ours until `open` returns.
+                unsafe { (*file).private_data = private.into_foreign().cast_mut() };
+                0
+            }
+            Err(error) => error.to_errno(),
+        }
+    }
+
+    unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: `open` has put a foreign `T::Ptr` there, and nobody uses the file any more.
+        T::release(unsafe { T::Ptr::from_foreign((*file).private_data) });
+        0
+    }
+
+    unsafe extern "C" fn read(
+        file: *mut bindings::file,
+        buffer: *mut c_char,
+        len: usize,
+        _: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: `open` has put a foreign `T::Ptr` there, which stays until `release`.
+        let private = unsafe { T::Ptr::borrow((*file).private_data) };
+        returned(T::read(private, buffer as UserPtr, len))
+    }
+
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        buffer: *const c_char,
+        len: usize,
+        _: *mut bindings::loff_t,
+    ) -> isize {
+        // SAFETY: As in `read`.
+        let private = unsafe { T::Ptr::borrow((*file).private_data) };
+        let buffer = UserSlice::new(buffer as UserPtr, len).reader();
+        returned(T::write(private, buffer))
+    }
+
+    unsafe extern "C" fn poll(
+        file: *mut bindings::file,
+        table: *mut bindings::poll_table_struct,
+    ) -> bindings::__poll_t {
+        // SAFETY: As in `read`.
+        let private = unsafe { T::Ptr::borrow((*file).private_data) };
+        // SAFETY: The caller's table is null or valid for the call.
+        let table = unsafe { PollTable::from_raw(table) };
+        // SAFETY: The caller's file is live for the call.
+        T::poll(private, &table, unsafe { File::from_raw(file) })
+    }
+}
+
+/// An operations table without operations.
+// SAFETY: All zeros is a valid table: null pointers and absent functions.
+pub(crate) const ZERO: bindings::file_operations = unsafe { core::mem::zeroed() };
+
+/// Bytes or an error, as a system call returns them.
+pub(crate) fn returned(result: Result<usize>) -> isize {
+    match result {
+        Ok(bytes) => isize::try_from(bytes).unwrap_or(isize::MAX),
+        Err(error) => error.to_errno() as isize,
+    }
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What newer kernel crates have and that of 6.12 lacks.
+//!
+//! Paths, types and methods are named as they are there wherever they exist, so that a file of this
+//! folder goes when the base kernel has its counterpart.
+
+pub(crate) mod completion;
+pub(crate) mod error;
+pub(crate) mod fs;
+pub(crate) mod iov;
+pub(crate) mod miscdevice;
+pub(crate) mod module_param;
+pub(crate) mod poll;
+pub(crate) mod print;
+pub(crate) mod tracepoint;
+pub(crate) mod workqueue;
+pub(crate) mod xarray;

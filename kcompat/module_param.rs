@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Module parameters: 6.12's `module!` has none, so that they are declared in a shim.
+//!
+//! C header: [`include/linux/moduleparam.h`](srctree/include/linux/moduleparam.h)
+
+use crate::bindings;
+use kernel::str::CStr;
+
+/// `device_name`: what the device is called below `/dev`. Read-only once the module is loaded.
+pub(crate) fn device_name() -> &'static CStr {
+    // SAFETY: The parameter is a string that is not changed, nor freed before the module is.
+    unsafe { CStr::from_char_ptr(bindings::device_name()) }
+}

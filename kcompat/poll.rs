@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Wait queues that tasks sleep on and that `poll` watches.
+//!
+//! C headers: [`include/linux/poll.h`](srctree/include/linux/poll.h),
+//! [`include/linux/wait.h`](srctree/include/linux/wait.h)
+
+use crate::bindings;
+use crate::kcompat::fs::File;
+use kernel::ffi::c_void;
+use core::marker::PhantomData;
+use kernel::prelude::*;
+use kernel::types::Opaque;
+
+/// The bits that a poll reports, `EPOLL*`.
+pub(crate) mod mask {
+    use crate::bindings;
+
+    /// There is something to read.
+    pub(crate) const IN: u32 = bindings::EPOLLIN;
+}
+
+/// Where a `poll` in progress notes the queues that it has to watch.
+///
+/// # Invariants
+///
+/// The pointer is null or valid for `'a`.
+pub(crate) struct PollTable<'a> {
+    table: *mut bindings::poll_table_struct,
+    _lifetime: PhantomData<&'a bindings::poll_table_struct>,
+}
+
+impl<'a> PollTable<'a> {
+    /// # Safety
+    ///
+    /// `table` is null or valid for `'a`.
+    pub(crate) unsafe fn from_raw(table: *mut bindings::poll_table_struct) -> Self {
+        // INVARIANT: The caller promises it.
+        PollTable {
+            table,
+            _lifetime: PhantomData,
+        }
+    }
+
+    /// Has `queue` watched.
+    ///
+    /// The queue must outlive the file's last reference, which the caller sees to by keeping it in
+    /// the file's private data: epoll lets go of it before the file is released.
+    pub(crate) fn register_wait(&self, file: &File, queue: &WaitQueue) {
+        // SAFETY: `file` is a live file, the queue is initialised, and the table is valid or null
+        // by the type invariant.
+        unsafe { bindings::poll_wait(file.as_ptr(), queue.inner.get(), self.table) }
+    }
+}
+
+/// A wait queue head.
+///
+/// # Invariants
+///
+/// The inner head is initialised and does not move.
+#[pin_data]
+pub(crate) struct WaitQueue {
+    #[pin]
+    inner: Opaque<bindings::wait_queue_head>,
+}
+
+// SAFETY: A wait queue head may be used from any thread; it has its own lock.
+unsafe impl Send for WaitQueue {}
+// SAFETY: As above.
+unsafe impl Sync for WaitQueue {}
+
+impl WaitQueue {
+    /// An empty queue.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            inner <- Opaque::ffi_init(|slot| {
+                // SAFETY: `slot` is valid for writes, the pin-init protocol says so.
+                unsafe { bindings::init_wait_queue(slot) }
+            }),
+        })
+    }
+
+    /// Wakes everybody who polls, and one of those who wait exclusively (`EPOLLEXCLUSIVE`).
+    pub(crate) fn wake_one(&self, mask: u32) {
+        // SAFETY: The queue is initialised by the type invariant.
+        unsafe { bindings::wake_up_poll(self.inner.get(), mask) }
+    }
+
+    /// Wakes everybody.
+    pub(crate) fn wake_all(&self, mask: u32) {
+        // SAFETY: The queue is initialised by the type invariant.
+        unsafe { bindings::wake_up_all_poll(self.inner.get(), mask) }
+    }
+
+    /// Sleeps until `condition` holds; it is asked again after each wake-up, and may take locks
+    /// that do not sleep. Frozen tasks may freeze here.
+    ///
+    /// # Errors
+    ///
+    /// `ERESTARTSYS` if the task was killed first.
+    pub(crate) fn wait_killable_freezable<F: FnMut() -> bool>(&self, mut condition: F) -> Result {
+        unsafe extern "C" fn holds<F: FnMut() -> bool>(condition: *mut c_void) -> bool {
+            // SAFETY: The shim passes back the pointer to `condition` below, which outlives the
+            // wait and is used by nobody else meanwhile.
+            unsafe { (*condition.cast::<F>())() }
+        }
+        // SAFETY: The queue is initialised; `holds` takes what is passed beside it.
+        kernel::error::to_result(unsafe {
+            bindings::wait_event_killable_freezable(
+                self.inner.get(),
+                Some(holds::<F>),
+                core::ptr::addr_of_mut!(condition).cast(),
+            )
+        })
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of the store: finding, making, committing and deleting them.
+//!
+//! A file that is made anew has no name until the object is withdrawn: a name in the store always
+//! stands for a file whose attribute is set. Called with the cache's credentials in force.
+
+use crate::cache::Cache;
+use crate::cache::Live;
+use crate::cache::Need;
+use crate::cache::PAGE;
+use crate::fscache::cookie::Cookie;
+use crate::fscache::cookie::Flag;
+use crate::object::Bound;
+use crate::object::Object;
+use crate::object::Stored;
+use crate::vfs::store_file::StoreFile;
+use crate::volume;
+use crate::volume::Volume;
+use crate::xattr;
+use kernel::prelude::*;
+use kernel::str::BStr;
+
+/// The size of the file for an object of `size` bytes: whole pages. `None` if that overflows.
+pub(crate) fn padded(size: u64) -> Option<u64> {
+    size.checked_next_multiple_of(PAGE)
+}
+
+/// Opens the file `name`, or makes one.
+///
+/// # Errors
+///
+/// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system
+/// says.
+pub(crate) fn look_up(
+    live: &Live,
+    volume: &Volume,
+    key_hash: u32,
+    name: &[u8],
+) -> Result<Stored> {
+    let dir = volume.fanout(key_hash).ok_or(EIO)?;
+    let Some(dentry) = dir.lookup(name)? else {
+        return create(volume.cache(), volume, key_hash);
+    };
+    if dentry.is_regular() {
+        let file = StoreFile::open(&dir.path().with_dentry(dentry), volume.cache().cred())
+            .inspect_err(|error| {
+                pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error)
+            })?;
+        return Ok(Stored {
+            file,
+            unnamed: false,
+        });
+    }
+    pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
+    if dentry.is_dir() {
+        volume::bury_dentry(live, dir, &dentry)?;
+    } else {
+        dir.unlink(&dentry)?;
+    }
+    create(volume.cache(), volume, key_hash)
+}
+
+/// Makes a file without a name.
+///
+/// # Errors
+///
+/// `ENOBUFS` if there is no space for it, what the file system says.
+pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<Stored> {
+    cache.has_space(Need::File)?;
+    let dir = volume.fanout(key_hash).ok_or(EIO)?;
+    Ok(Stored {
+        file: dir.create_tmpfile(cache.cred())?,
+        unnamed: true,
+    })
+}
+
+/// Whether a file that was found belongs to the cookie as it is now.
+///
+/// # Errors
+///
+/// What the file system says when the attribute is read.
+pub(crate) fn is_coherent(stored: &Stored, cookie: &Cookie) -> Result<bool> {
+    xattr::check_object(stored.file.path(), cookie.object_size(), cookie.aux())
+}
+
+/// Makes a file `padded` bytes long.
+///
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn set_padded_size(file: &StoreFile, padded: u64) -> Result {
+    let size = file.size();
+    if size == padded {
+        return Ok(());
+    }
+    if size < padded && size % PAGE != 0 {
+        // What follows the data in its last page is none of ours: it must not become data.
+        file.set_size(size - size % PAGE)?;
+    }
+    file.set_size(padded)
+}
+
+/// Sets the attribute, then gives the file its name.
+///
+/// # Errors
+///
+/// What the file system says; a new file is without a name then, and is gone once it is closed.
+pub(crate) fn commit(bound: &Bound, stored: &Stored, object: &Object) -> Result {
+    let cookie = &bound.cookie;
+    let changed = cookie.take_flag(Flag::LocalWrite);
+    if cookie.take_flag(Flag::NeedsUpdate) || changed {
+        xattr::set_object(stored.file.path(), cookie.object_size(), cookie.aux())?;
+    }
+    if stored.unnamed {
+        let dir = bound.volume.fanout(object.key_hash()).ok_or(EIO)?;
+        dir.link(&stored.file, object.name())?;
+    }
+    Ok(())
+}
+
+/// Takes the name of a file away.
+///
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn delete(volume: &Volume, key_hash: u32, stored: &Stored) -> Result {
+    let dir = volume.fanout(key_hash).ok_or(EIO)?;
+    dir.unlink(stored.file.path().dentry())
+}

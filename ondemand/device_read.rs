@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `read` of the device: one message a call.
+
+use crate::errno::Errno;
+use crate::kcompat::fs::FileDescriptorReservation;
+use crate::kcompat::fs::O_CLOEXEC;
+use crate::kcompat::tracepoint;
+use crate::ondemand::anon_fd::NewFile;
+use crate::ondemand::delivery;
+use crate::ondemand::delivery::Selected;
+use crate::ondemand::engine::Engine;
+use crate::ondemand::engine::Kernel;
+use crate::ondemand::message;
+use crate::ondemand::message::Message;
+use crate::ondemand::queue::Kind;
+use kernel::prelude::*;
+use kernel::uaccess::UserPtr;
+use kernel::uaccess::UserSlice;
+
+type Delivery = delivery::Delivery<Kernel>;
+
+/// The daemon's buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct Buffer {
+    /// Where it begins, in the current task's memory.
+    pub(crate) start: UserPtr,
+    /// Its bytes.
+    pub(crate) len: usize,
+}
+
+impl Buffer {
+    fn put(&self, bytes: &[u8]) -> Result {
+        UserSlice::new(self.start, self.len).writer().write_slice(bytes)
+    }
+}
+
+impl Engine {
+    /// Delivers the next message that fits into `buffer` and tells its bytes; 0 if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EMSGSIZE` if the next message does not fit; `EFAULT` if the buffer is not writable;
+    /// `EMFILE`, `ENFILE` or `ENOMEM` if there is no fd to be had for an OPEN. The message stays
+    /// queued, and the next call gets another one first if there is one.
+    pub(crate) fn deliver(&self, buffer: Buffer) -> Result<usize> {
+        loop {
+            let delivery = match self.run(|table, _| table.select(buffer.len)) {
+                Selected::Nothing => return Ok(0),
+                Selected::TooSmall => return Err(Errno::EMSGSIZE.into()),
+                Selected::Message(delivery) => delivery,
+            };
+            let bytes = match delivery.kind {
+                Kind::Open => self.deliver_open(&delivery, buffer),
+                Kind::Close { .. } => self.deliver_plain(&delivery, Message::Close, buffer),
+                Kind::Read { off, len } => {
+                    self.deliver_plain(&delivery, Message::Read { off, len }, buffer)
+                }
+            };
+            match bytes {
+                Ok(Some(bytes)) => {
+                    let (msg_id, object_id) = (delivery.msg_id, delivery.object_id);
+                    tracepoint::deliver(delivery.object, msg_id, object_id, delivery.kind);
+                    return Ok(bytes);
+                }
+                // It has become pointless on the way: try the next one.
+                Ok(None) => {}
+                Err(error) => {
+                    self.run(|table, fx| table.undeliver(&delivery, fx));
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn deliver_plain(
+        &self,
+        delivery: &Delivery,
+        message: Message<'_>,
+        buffer: Buffer,
+    ) -> Result<Option<usize>> {
+        let bytes = copy_out(delivery, message, buffer)?;
+        let shown = self.run(|table, fx| table.delivered(delivery, fx));
+        Ok(shown.then_some(bytes))
+    }
+
+    /// Everything that can fail comes first; the fd is visible only when the table has agreed.
+    fn deliver_open(&self, delivery: &Delivery, buffer: Buffer) -> Result<Option<usize>> {
+        let object = &delivery.handle;
+        let reserved = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
+        let file = NewFile::new(object, delivery.object_id)?;
+        let fd = i32::try_from(reserved.reserved_fd()).map_err(|_| EMFILE)?;
+        let bytes = copy_out(delivery, object.open_message(fd), buffer)?;
+        if !self.run(|table, fx| table.delivered(delivery, fx)) {
+            return Ok(None);
+        }
+        reserved.fd_install(file.into_delivered());
+        Ok(Some(bytes))
+    }
+}
+
+fn copy_out(delivery: &Delivery, message: Message<'_>, buffer: Buffer) -> Result<usize> {
+    let mut space = [0; message::MAX];
+    let bytes = message
+        .encode(delivery.msg_id, delivery.object_id, &mut space)
+        .ok_or(Errno::EMSGSIZE)?;
+    buffer.put(bytes)?;
+    Ok(bytes.len())
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The request table in the kernel: under its spinlock, with its effects carried out.
+//!
+//! Locking: the table's lock is a leaf but for the xarrays' own locks inside it, and for the wait
+//! queue's lock around it while a reader that waits for an opening looks at the table. Everything
+//! here may be called with the object's store mutex held, nothing in interrupt context.
+
+use crate::errno::Errno;
+use crate::kcompat::completion::Completion;
+use crate::kcompat::poll::mask;
+use crate::kcompat::poll::WaitQueue;
+use crate::kcompat::tracepoint;
+use crate::kcompat::workqueue::OwnedQueue;
+use crate::kcompat::xarray;
+use crate::object::Object;
+use crate::ondemand::answer::Opened;
+use crate::ondemand::message;
+use crate::ondemand::queue::Effect;
+use crate::ondemand::queue::Effects;
+use crate::ondemand::queue::Env;
+use crate::ondemand::queue::Kind;
+use crate::ondemand::queue::Request;
+use crate::ondemand::state;
+use crate::ondemand::state::Awaited;
+use crate::ondemand::state::State;
+use crate::ondemand::table::Refused;
+use core::sync::atomic::AtomicI32;
+use core::sync::atomic::Ordering;
+use kernel::new_spinlock;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::sync::SpinLock;
+
+/// One reader that waits for its READ.
+#[pin_data]
+pub(crate) struct Waiter {
+    #[pin]
+    done: Completion,
+    /// 0 or a negative error number; set before `done` happens.
+    result: AtomicI32,
+}
+
+/// The kernel's side of the table.
+pub(crate) enum Kernel {}
+
+impl Env for Kernel {
+    type Ticket = Option<Arc<Waiter>>;
+    type Handle = Arc<Object>;
+    type Requests = xarray::Values<Request<Self>>;
+    type Objects = xarray::Values<state::Object<Self>>;
+
+    fn state_changed(object: &Arc<Object>, from: State, to: State) {
+        tracepoint::state(object.number(), from, to);
+    }
+}
+
+/// The kernel's table.
+pub(crate) type Table = crate::ondemand::table::Table<Kernel>;
+/// A place for a request, and the request that is to fill it.
+pub(crate) type Prepared = (xarray::Reservation, KBox<Request<Kernel>>);
+
+/// The request table of one cache, and those who wait for it.
+#[pin_data]
+pub(crate) struct Engine {
+    #[pin]
+    table: SpinLock<Table>,
+    requests: xarray::Reserver,
+    objects: xarray::Reserver,
+    /// Daemon threads that poll the device.
+    #[pin]
+    daemons: WaitQueue,
+    reopen: &'static OwnedQueue,
+}
+
+impl Engine {
+    /// An empty table; `reopen` is where reopen work is queued.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(reopen: &'static OwnedQueue) -> Result<impl PinInit<Self>> {
+        let (requests, request_values) = xarray::new()?;
+        let (objects, object_values) = xarray::new()?;
+        let table = Table::new(request_values, object_values);
+        Ok(pin_init!(Self {
+            table <- new_spinlock!(table, "ondemand_table"),
+            requests,
+            objects,
+            daemons <- WaitQueue::new(),
+            reopen,
+        }))
+    }
+
+    /// The queue that `poll` of the device watches.
+    pub(crate) fn daemons(&self) -> &WaitQueue {
+        &self.daemons
+    }
+
+    /// Whether a message is deliverable.
+    pub(crate) fn readable(&self) -> bool {
+        self.table.lock().readable()
+    }
+
+    /// Runs one event of the table and carries out what follows from it.
+    pub(super) fn run<R>(&self, event: impl FnOnce(&mut Table, &mut Effects<Kernel>) -> R) -> R {
+        let mut effects = Effects::new();
+        let result = event(&mut self.table.lock(), &mut effects);
+        loop {
+            for effect in effects.drain() {
+                self.carry_out(effect);
+            }
+            match effects.take_more() {
+                Some(more) => self.table.lock().resume(more, &mut effects),
+                None => return result,
+            }
+        }
+    }
+
+    fn carry_out(&self, effect: Effect<Kernel>) {
+        match effect {
+            Effect::Complete(request, outcome) => {
+                let error = outcome.err().map_or(0, Errno::to_raw);
+                tracepoint::complete(request.msg_id(), request.object_id(), request.kind, error);
+                if let Some(waiter) = &request.ticket {
+                    waiter.result.store(error, Ordering::Relaxed);
+                    waiter.done.complete();
+                }
+            }
+            Effect::WakeDaemon => self.daemons.wake_one(mask::IN),
+            Effect::WakeObject(object) => object.opened().wake_all(0),
+            Effect::Reopen(object) => {
+                // If the work is queued already, it will find the object wanting.
+                let _ = self.reopen.enqueue::<Arc<Object>, 0>(object);
+            }
+            Effect::Forget(entry) => drop(entry),
+        }
+    }
+
+    /// A request without a place in the queue yet. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EBUSY` with 2^32 requests in the queue.
+    fn prepare(&self, kind: Kind, size: usize, ticket: Option<Arc<Waiter>>) -> Result<Prepared> {
+        let place = self.requests.reserve()?;
+        let request = KBox::new(Request::new(kind, size, ticket), GFP_KERNEL)?;
+        Ok((place, request))
+    }
+
+    /// Takes an object in, as one that is to be opened, and tells its place.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `EIO` if the cache is dead.
+    pub(crate) fn admit(&self, object: &Arc<Object>) -> Result<u32> {
+        let place = self.objects.reserve()?;
+        let entry = KBox::new(state::Object::new(object.clone()), GFP_KERNEL)?;
+        object.set_number(place.id());
+        let admitted = self.table.lock().admit(place, entry);
+        admitted.map_err(|_refused| EIO)
+    }
+
+    /// Queues the OPEN of an object that is to be opened; if that fails, so does the opening.
+    pub(crate) fn send_open(&self, object: &Object) {
+        let number = object.number();
+        let size = object.open_message(0).size();
+        let (place, request) = match self.prepare(Kind::Open, size, None) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                return self.run(|table, fx| table.abort_open(number, error.into(), fx));
+            }
+        };
+        match self.run(|table, fx| table.enqueue_open(number, place, request, fx)) {
+            Ok(msg_id) => tracepoint::enqueue(number, msg_id, Kind::Open),
+            // A dead cache, a dropped object, or one that is open again: nothing to send.
+            Err(Refused { .. }) => {}
+        }
+    }
+
+    /// Asks the daemon for a range and waits until it says that it has written it.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if the task was killed; `EIO` if the cache is dead, the object is dropped or it
+    /// could not be reopened; `ENOMEM`.
+    pub(crate) fn read(&self, object: &Object, off: u64, len: u64) -> Result {
+        let number = object.number();
+        let kind = Kind::Read { off, len };
+        let waiter = Arc::pin_init(
+            pin_init!(Waiter {
+                done <- Completion::new(),
+                result: AtomicI32::new(0),
+            }),
+            GFP_KERNEL,
+        )?;
+        let size = message::Message::Read { off, len }.size();
+        let (place, request) = self.prepare(kind, size, Some(waiter.clone()))?;
+        let queued = self.run(|table, fx| table.enqueue_read(number, place, request, fx));
+        let msg_id = queued.map_err(|refused| refused.errno)?;
+        tracepoint::enqueue(number, msg_id, kind);
+
+        if waiter.done.wait_killable_freezable().is_err() {
+            let request = self.table.lock().cancel(msg_id);
+            if let Some(request) = request {
+                tracepoint::complete(msg_id, request.object_id(), kind, Errno::EINTR.to_raw());
+            }
+            return Err(EINTR);
+        }
+        kernel::error::to_result(waiter.result.load(Ordering::Relaxed))
+    }
+
+    /// Waits until the object has been open once, which drives an opening if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` if the task was killed; why the opening failed; `EIO` if the cache is dead or the
+    /// object is dropped.
+    pub(crate) fn wait_open(&self, object: &Object) -> Result {
+        let mut seen = None;
+        let mut outcome = Awaited::Pending;
+        object
+            .opened()
+            .wait_killable_freezable(|| {
+                outcome =
+                    self.run(|table, fx| table.await_open(object.number(), &mut seen, fx));
+                outcome != Awaited::Pending
+            })
+            .map_err(|_| EINTR)?;
+        match outcome {
+            Awaited::Failed(errno) => Err(errno.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends an object's time in the table. Does not wait for the daemon.
+    pub(crate) fn drop_object(&self, object: &Object) {
+        let number = object.number();
+        let placeholder = Kind::Close { object_id: 0 };
+        let close = self
+            .prepare(placeholder, message::HEADER, None)
+            .inspect_err(|_| pr_warn!("no memory for a CLOSE: the daemon keeps an fd too long\n"))
+            .ok();
+        // What was not needed is dropped without the lock.
+        drop(self.run(|table, fx| table.drop_object(number, close, fx)));
+    }
+
+    /// `copen`: see [`Table::copen`].
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a number that is no OPEN which the daemon holds; `EBADFD`.
+    pub(crate) fn copen(
+        &self,
+        msg_id: u32,
+        answer: Result<u64, Errno>,
+    ) -> Result<Option<Opened<Kernel>>, Errno> {
+        let result = answer.map_or_else(
+            |errno| i64::from(errno.to_raw()),
+            |size| i64::try_from(size).unwrap_or(i64::MAX),
+        );
+        self.run(|table, fx| {
+            let opened = table.copen(msg_id, answer.map(|_| ()), fx)?;
+            let object_id = opened.as_ref().map_or(0, |opened| opened.object_id);
+            tracepoint::answer(msg_id, object_id, Kind::Open, result);
+            Ok(opened)
+        })
+    }
+
+    /// The outcome of checking the file behind an answered OPEN: see [`Table::copen_finish`].
+    pub(crate) fn copen_finish(&self, opened: &Opened<Kernel>, outcome: Result<(), Errno>) {
+        self.run(|table, fx| table.copen_finish(opened, outcome, fx));
+    }
+
+    /// `restore`: see [`Table::restore`].
+    pub(crate) fn restore(&self) {
+        self.run(|table, fx| table.restore(fx));
+    }
+
+    /// Kills the table: nothing is taken any more, all requests end with `EIO`.
+    pub(crate) fn flush(&self) {
+        self.run(|table, fx| table.flush(fx));
+    }
+
+    /// The object at or above `from`.
+    pub(crate) fn next_object(&self, from: u32) -> Option<(u32, Arc<Object>)> {
+        self.table.lock().next_object(from)
+    }
+}

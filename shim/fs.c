@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/fs.h>
+#include <linux/file.h>
+#include <linux/uio.h>
+
+struct file *ondemand_shim_get_file(struct file *file)
+{
+	return get_file(file);
+}
+
+struct inode *ondemand_shim_file_inode(const struct file *file)
+{
+	return file_inode(file);
+}
+
+struct inode *ondemand_shim_d_inode(const struct dentry *dentry)
+{
+	return d_inode(dentry);
+}
+
+bool ondemand_shim_d_is_negative(const struct dentry *dentry)
+{
+	return d_is_negative(dentry);
+}
+
+bool ondemand_shim_d_is_reg(const struct dentry *dentry)
+{
+	return d_is_reg(dentry);
+}
+
+bool ondemand_shim_d_is_dir(const struct dentry *dentry)
+{
+	return d_is_dir(dentry);
+}
+
+bool ondemand_shim_d_can_lookup(const struct dentry *dentry)
+{
+	return d_can_lookup(dentry);
+}
+
+bool ondemand_shim_d_unhashed(const struct dentry *dentry)
+{
+	return d_unhashed(dentry);
+}
+
+bool ondemand_shim_d_mountpoint(const struct dentry *dentry)
+{
+	return d_mountpoint(dentry);
+}
+
+struct dentry *ondemand_shim_dget(struct dentry *dentry)
+{
+	return dget(dentry);
+}
+
+void ondemand_shim_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+void ondemand_shim_inode_lock_parent(struct inode *inode)
+{
+	inode_lock_nested(inode, I_MUTEX_PARENT);
+}
+
+void ondemand_shim_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+loff_t ondemand_shim_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+bool ondemand_shim_sb_rdonly(const struct super_block *sb)
+{
+	return sb_rdonly(sb);
+}
+
+size_t ondemand_shim_iov_iter_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+void ondemand_shim_sync_filesystem_locked(struct super_block *sb, int *result)
+{
+	down_read(&sb->s_umount);
+	*result = sync_filesystem(sb);
+	up_read(&sb->s_umount);
+}
+
+struct mnt_idmap *ondemand_shim_no_idmap(void)
+{
+	return &nop_mnt_idmap;
+}

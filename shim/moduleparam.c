@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/moduleparam.h>
+
+static char *device_name = "cachefiles";
+module_param(device_name, charp, 0444);
+MODULE_PARM_DESC(device_name, "Name of the device below /dev, to load beside a kernel that has cachefiles already (default: cachefiles)");
+
+const char *ondemand_shim_device_name(void)
+{
+	return device_name;
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Acting as the kernel instead of as the task that happens to call, and without re-entering the
+//! file system for memory.
+//!
+//! C headers: [`include/linux/cred.h`](srctree/include/linux/cred.h),
+//! [`include/linux/sched/mm.h`](srctree/include/linux/sched/mm.h)
+
+use crate::bindings;
+use crate::vfs::path::Path;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kernel::prelude::*;
+
+/// Credentials that the store is accessed with.
+///
+/// # Invariants
+///
+/// The pointer is a `struct cred` of which this value owns a reference.
+pub(crate) struct Credentials(NonNull<bindings::cred>);
+
+// SAFETY: Credentials do not change once they are in use; their count is atomic.
+unsafe impl Send for Credentials {}
+// SAFETY: As above.
+unsafe impl Sync for Credentials {}
+
+impl Credentials {
+    /// Those of the kernel, with the security context of the current task.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn of_kernel() -> Result<Self> {
+        // SAFETY: The current task exists.
+        let cred = unsafe { bindings::prepare_kernel_cred(bindings::get_current()) };
+        // INVARIANT: The new credentials come with one reference.
+        NonNull::new(cred).map(Credentials).ok_or(ENOMEM)
+    }
+
+    /// The same, creating files in the security context of those in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// What the security module says, `ENOMEM`.
+    pub(crate) fn creating_files_as(&self, dir: &Path) -> Result<Self> {
+        let new = {
+            let _scope = self.scope();
+            // SAFETY: Copies the credentials that are in force, ours.
+            Credentials(NonNull::new(unsafe { bindings::prepare_creds() }).ok_or(ENOMEM)?)
+        };
+        // SAFETY: `new` is not in use yet, and the inode lives as long as its path.
+        kernel::error::to_result(unsafe {
+            bindings::set_create_files_as(new.0.as_ptr(), dir.dentry().inode_ptr())
+        })?;
+        Ok(new)
+    }
+
+    /// The C structure.
+    pub(crate) fn as_ptr(&self) -> *const bindings::cred {
+        self.0.as_ptr()
+    }
+
+    /// Puts them in force for the current task until the scope ends, in which memory is allocated
+    /// without going into file systems.
+    pub(crate) fn scope(&self) -> StoreScope<'_> {
+        StoreScope {
+            // SAFETY: The credentials live longer than the scope.
+            saved: unsafe { bindings::override_creds(self.as_ptr()) },
+            // SAFETY: Undone by the scope's end.
+            nofs: unsafe { bindings::memalloc_nofs_save() },
+            _cred: PhantomData,
+        }
+    }
+}
+
+impl Drop for Credentials {
+    fn drop(&mut self) {
+        // SAFETY: The reference is owned by the type invariant.
+        unsafe { bindings::put_cred(self.as_ptr()) }
+    }
+}
+
+/// While it lives, the current task acts with a cache's [`Credentials`]. Scopes end in the reverse
+/// order of their beginning and do not leave their task.
+pub(crate) struct StoreScope<'a> {
+    saved: *const bindings::cred,
+    nofs: u32,
+    _cred: PhantomData<&'a Credentials>,
+}
+
+impl Drop for StoreScope<'_> {
+    fn drop(&mut self) {
+        // SAFETY: Goes with the save in `scope`.
+        unsafe { bindings::memalloc_nofs_restore(self.nofs) };
+        // SAFETY: These were in force when the scope began.
+        unsafe { bindings::revert_creds(self.saved) };
+    }
+}
+
+/// Whether the current task may administer the system: CAP_SYS_ADMIN in the initial namespace.
+pub(crate) fn is_admin() -> bool {
+    // SAFETY: Looks at the current task.
+    unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe abstractions over the virtual file system, for a module that keeps files of its own on
+//! someone else's file system.
+
+pub(crate) mod anon_inode;
+pub(crate) mod cred;
+pub(crate) mod dir;
+pub(crate) mod direct_io;
+pub(crate) mod path;
+pub(crate) mod store_file;
+pub(crate) mod xattr;

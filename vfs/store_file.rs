@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A file of the store, open for direct reading and writing.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+
+use crate::bindings;
+use crate::kcompat::fs::File;
+use crate::vfs::cred::Credentials;
+use crate::vfs::dir::mark_in_use;
+use crate::vfs::dir::unmark_in_use;
+use crate::vfs::path::Dentry;
+use crate::vfs::path::Path;
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::types::ARef;
+
+const FILE_MODE: bindings::umode_t = (bindings::S_IFREG | 0o600) as bindings::umode_t;
+const OPEN_FLAGS: i32 =
+    (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
+
+/// A file of the store that is open and marked as in use; the mark goes when this is dropped.
+/// Others may hold the [`File`] beyond that.
+pub(crate) struct StoreFile {
+    file: ARef<File>,
+    path: Path,
+}
+
+/// Where a seek is asked to go.
+#[derive(Clone, Copy)]
+pub(crate) enum Whence {
+    /// The end of the file.
+    End,
+    /// The next data at or behind the offset.
+    Data,
+    /// The next hole at or behind the offset.
+    Hole,
+}
+
+/// The next data of a file, as `SEEK_DATA` and `SEEK_HOLE` tell it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// From the place asked for on there is data up to (not including) this byte.
+    Data(u64),
+    /// From the place asked for on there is a hole up to this byte; `None`: to the end.
+    Hole(Option<u64>),
+}
+
+impl StoreFile {
+    /// Opens an unnamed file in `dir`. The caller has write access to the mount.
+    pub(super) fn create_tmpfile(dir: &Path, cred: &Credentials) -> Result<Self> {
+        // SAFETY: The path and the credentials are live.
+        let file = unsafe {
+            bindings::kernel_tmpfile_open(
+                bindings::no_idmap(),
+                &dir.as_raw(),
+                FILE_MODE,
+                OPEN_FLAGS,
+                cred.as_ptr(),
+            )
+        };
+        // SAFETY: The function returns an error pointer or a reference.
+        Self::from_file(unsafe { File::from_err_ptr(file) }?, dir)
+    }
+
+    /// Opens an existing file.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if somebody uses it already, and what the file system says.
+    pub(crate) fn open(path: &Path, cred: &Credentials) -> Result<Self> {
+        // SAFETY: The path and the credentials are live.
+        let file = unsafe {
+            bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr())
+        };
+        // SAFETY: The function returns an error pointer or a reference.
+        Self::from_file(unsafe { File::from_err_ptr(file) }?, path)
+    }
+
+    fn from_file(file: ARef<File>, near: &Path) -> Result<Self> {
+        // SAFETY: An open file's operations do not change.
+        let op = unsafe { &*(*file.as_ptr()).f_op };
+        if op.read_iter.is_none() || op.write_iter.is_none() {
+            return Err(EINVAL);
+        }
+        // SAFETY: An open file's path does not change and keeps its dentry.
+        let dentry = unsafe { Dentry::from_raw((*file.as_ptr()).f_path.dentry) };
+        if !mark_in_use(dentry) {
+            return Err(EBUSY);
+        }
+        let path = near.with_dentry(dentry.into());
+        Ok(StoreFile { file, path })
+    }
+
+    /// The open file.
+    pub(crate) fn file(&self) -> &ARef<File> {
+        &self.file
+    }
+
+    /// Where it is; for an unnamed file, the dentry that stands for it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        size(&self.file)
+    }
+
+    /// Makes the file end at `size`; what is new is a hole.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG`, `EROFS`, `EIO` and what else the file system says.
+    pub(crate) fn set_size(&self, size: u64) -> Result {
+        let size = i64::try_from(size).map_err(|_| EFBIG)?;
+        // SAFETY: The path is live.
+        let ret = unsafe { bindings::vfs_truncate(&self.path.as_raw(), size) };
+        to_result(i32::try_from(ret).unwrap_or(-5))
+    }
+
+    /// Notes that the file was used now, which is what culling goes by.
+    pub(crate) fn touch(&self) {
+        // SAFETY: The path is live.
+        unsafe { bindings::touch_atime(&self.path.as_raw()) }
+    }
+}
+
+impl Drop for StoreFile {
+    fn drop(&mut self) {
+        unmark_in_use(self.path.dentry());
+    }
+}
+
+/// The size of an open file in bytes.
+pub(crate) fn size(file: &File) -> u64 {
+    // SAFETY: An open file has an inode.
+    let size = unsafe { bindings::i_size_read(bindings::file_inode(file.as_ptr())) };
+    u64::try_from(size).unwrap_or(0)
+}
+
+/// `lseek(2)` on the file itself.
+///
+/// [`Whence::End`] is the end of the file in the store, which is the object's in whole pages.
+///
+/// # Errors
+///
+/// `ENXIO` beyond the end, `EINVAL`, and what the file system says.
+pub(crate) fn seek(file: &File, pos: i64, whence: Whence) -> Result<i64> {
+    let whence = match whence {
+        Whence::End => bindings::SEEK_END,
+        Whence::Data => bindings::SEEK_DATA,
+        Whence::Hole => bindings::SEEK_HOLE,
+    };
+    // SAFETY: The file is live.
+    let ret = unsafe { bindings::vfs_llseek(file.as_ptr(), pos, whence as i32) };
+    if ret < 0 {
+        return Err(Error::from_errno(i32::try_from(ret).unwrap_or(-5)));
+    }
+    Ok(ret)
+}
+
+/// Whether there is data at `pos`, and how far it, or the hole, goes. Two seeks for data, one for
+/// a hole.
+///
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn extent(file: &File, pos: u64) -> Result<Extent> {
+    let at = i64::try_from(pos).map_err(|_| EFBIG)?;
+    let data = match seek(file, at, Whence::Data) {
+        Ok(data) => data,
+        Err(error) if error == ENXIO => return Ok(Extent::Hole(None)),
+        Err(error) => return Err(error),
+    };
+    if data > at {
+        return Ok(Extent::Hole(u64::try_from(data).ok()));
+    }
+    let hole = seek(file, at, Whence::Hole)?;
+    Ok(Extent::Data(u64::try_from(hole).unwrap_or(pos)))
+}
