@@ -67,3 +67,22 @@ pub fn list(errors: &[Errno]) -> String {
     let words: Vec<String> = errors.iter().map(ToString::to_string).collect();
     words.join(" or ")
 }
+
+/// Fails unless what was read is what the image holds.
+///
+/// # Errors
+///
+/// Length or contents differ; the message says where.
+pub fn same(what: &str, got: &[u8], wanted: &[u8]) -> Result<()> {
+    if let Some(at) = got.iter().zip(wanted).position(|(a, b)| a != b) {
+        let zeros = got[at..].iter().take_while(|byte| **byte == 0).count();
+        bail!("{what}: wrong data from byte {at} on, {zeros} zeros there");
+    }
+    if got.len() != wanted.len() {
+        bail!("{what}: {} bytes instead of {}", got.len(), wanted.len());
+    }
+    Ok(())
+}
+
+/// The errors that a mount may fail with when its OPEN fails: the interface carries nothing finer.
+pub const MOUNT_FAILS: &[Errno] = &[Errno::IO, Errno::NOBUFS];

@@ -17,7 +17,11 @@ pub mod wait;
 
 pub use check::errno_of;
 pub use check::expect_errno;
+pub use check::same;
+pub use check::skip;
 pub use check::Skip;
+pub use check::MOUNT_FAILS;
+pub use context::drop_caches;
 pub use context::Context;
 pub use daemon::Daemon;
 pub use daemon::Event;

@@ -245,7 +245,7 @@ impl Runner {
         );
         if let (Err(error), Some(last)) = (freed, last) {
             let mut stacks = String::new();
-            for line in procfs::suspicious_stacks(0) {
+            for line in procfs::suspicious_stacks(-1) {
                 let _ = write!(stacks, "\n# {line}");
             }
             return Err(error.context(format!("{last}{stacks}")));

@@ -4,11 +4,37 @@
 
 use crate::harness::Test;
 
+mod bind;
+mod closing;
+mod compressed;
 mod device_commands;
+mod domains;
 mod failover;
+mod load;
+mod messages;
+mod module;
+mod opening;
+mod reading;
+mod reopening;
+mod store;
 
 /// All tests in the order in which they are run.
 #[must_use]
 pub fn all() -> Vec<Test> {
-    [device_commands::TESTS, failover::TESTS].concat()
+    [
+        device_commands::TESTS,
+        bind::TESTS,
+        messages::TESTS,
+        opening::TESTS,
+        reading::TESTS,
+        compressed::TESTS,
+        closing::TESTS,
+        reopening::TESTS,
+        failover::TESTS,
+        store::TESTS,
+        domains::TESTS,
+        load::TESTS,
+        module::TESTS,
+    ]
+    .concat()
 }

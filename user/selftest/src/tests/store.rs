@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The store on disk: names, extended attributes, culling.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use anyhow::Context as _;
+use anyhow::Result;
+use ondemand_core::key;
+use ondemand_core::layout;
+use rustix::io::Errno;
+
+use crate::harness::expect_errno;
+use crate::harness::same;
+use crate::harness::Context;
+use crate::harness::Daemon;
+use crate::harness::Outcome;
+use crate::harness::Test;
+use crate::harness::SOON;
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "store_names",
+        "files where no other implementation finds them",
+        names,
+    ),
+    Test::new(
+        "d02_colliding_long_keys",
+        "an image that is given another image's data",
+        colliding_long_keys,
+    )
+    .within(120),
+    Test::new(
+        "d03_key_lengths",
+        "a key that fscache takes and cachefiles crashes on",
+        key_lengths,
+    ),
+    Test::new(
+        "d09_missing_attributes",
+        "a store that cannot be used any more because an attribute is missing",
+        missing_attributes,
+    ),
+    Test::new(
+        "d04_cull_outside",
+        "a daemon without rights that deletes any file",
+        cull_outside,
+    ),
+    Test::new(
+        "store_cull",
+        "an object in use that is culled, or an idle one that is not",
+        cull,
+    ),
+];
+
+/// The attribute that says what a file of the store holds.
+const ATTRIBUTE: &str = "user.CacheFiles.cache";
+
+/// Where an object lies below the directory of a cache.
+fn object_file(dir: &Path, volume: &str, key: &str) -> Result<PathBuf> {
+    let path = layout::object_path(volume.as_bytes(), key.as_bytes())
+        .map_err(|errno| anyhow::anyhow!("no path for {key}: {errno:?}"))?;
+    let part = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
+    Ok(dir
+        .join("cache")
+        .join(part(path.volume.as_bytes()))
+        .join(part(&path.fanout))
+        .join(part(path.file.as_bytes())))
+}
+
+/// Mounts, reads all, unmounts; returns what was read.
+fn read_once(t: &Context, daemon: &mut Daemon, options: &str) -> Result<Vec<u8>> {
+    let at = t.mounted(daemon, options)?;
+    let mut reader = t.reader(&at, 0, 4 << 20)?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    let mut umount = t.unmount(&at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
+    Ok(data)
+}
+
+fn names(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    let small = t.images.get("small")?;
+    // A plain name, one with a slash, and ones that are shorter in words or in groups.
+    let keys = [
+        "small",
+        "a/b",
+        "blob with blanks",
+        "\u{fc}\u{fc}\u{fc}",
+        "%/%",
+        "0/",
+    ];
+    for key in keys {
+        daemon.images = vec![small.named(key)];
+        let data = read_once(t, &mut daemon, &format!("domain_id=dom,fsid={key}"))?;
+        same(key, &data, &t.images.contents("small")?)?;
+    }
+    drop(daemon);
+    for key in keys {
+        let file = object_file(&dir, "erofs,dom", key)?;
+        let len = file
+            .metadata()
+            .with_context(|| format!("{key}: {}", file.display()))?
+            .len();
+        ensure!(len == small.size, "{}: {len} bytes", file.display());
+        let mut value = [0; 64];
+        let len = rustix::fs::getxattr(&file, ATTRIBUTE, &mut value)
+            .with_context(|| format!("attribute of {}", file.display()))?;
+        // Object size, zero point, type, content: 8 + 8 + 1 + 1 bytes, packed; no coherency data.
+        ensure!(len == 18, "an attribute of {len} bytes");
+        let size = u64::from_be_bytes(*value.first_chunk().context("short")?);
+        ensure!(size == small.size, "the attribute's size is {size}");
+    }
+    Ok(())
+}
+
+/// Two keys of this length that live in the same directory of the volume.
+fn colliding_keys(volume: &str, len: usize) -> Result<[String; 2]> {
+    let salt = layout::volume_hash(volume.as_bytes())
+        .map_err(|errno| anyhow::anyhow!("no hash: {errno:?}"))?;
+    let mut seen = std::collections::HashMap::new();
+    for number in 0.. {
+        let mut name = format!("a/{number}-");
+        name.push_str(&"k".repeat(len - name.len()));
+        let bucket = key::fanout_name(key::fscache_hash(salt, name.as_bytes()));
+        if let Some(other) = seen.insert(bucket, name.clone()) {
+            return Ok([other, name]);
+        }
+    }
+    anyhow::bail!("no two keys collide")
+}
+
+/// All names in a directory and below.
+fn walk(dir: &Path, names: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+        if entry.file_type()?.is_dir() {
+            walk(&entry.path(), names)?;
+        }
+    }
+    Ok(())
+}
+
+fn colliding_long_keys(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    let images = ["plain", "twin"].map(|name| t.images.get(name));
+    let [plain, twin] = images;
+    let images = [plain?, twin?];
+    ensure!(
+        images[0].size == images[1].size,
+        "the images differ in size"
+    );
+    // 189 bytes make the longest name there is, 254 bytes; 192 would make one of 258.
+    for len in [189, 192] {
+        let keys = colliding_keys("erofs,dom", len)?;
+        for (index, key) in keys.iter().enumerate() {
+            daemon.images = vec![images[index].named(key.clone())];
+            let at = t.mount_point()?;
+            let mut mount = t.mount(&format!("domain_id=dom,fsid={key}"), &at)?;
+            let outcome = daemon.serve(&mut mount)?;
+            if len > 189 {
+                ensure!(
+                    matches!(outcome, Outcome::Failed(..)),
+                    "a key of {len} bytes, which has no name, was mounted"
+                );
+                continue;
+            }
+            outcome.ok("mount")?;
+            let expected = t.images.contents(["plain", "twin"][index])?;
+            let mut reader = t.reader(&at, 0, expected.len())?;
+            let data = daemon.serve(&mut reader)?.ok("read")?;
+            same(&format!("key {index} of {len} bytes"), &data, &expected)?;
+            let mut umount = t.unmount(&at)?;
+            daemon.serve(&mut umount)?.ok("umount")?;
+        }
+        if len == 189 {
+            for key in &keys {
+                let file = object_file(&dir, "erofs,dom", key)?;
+                eventually_exists(&file, &mut daemon)?;
+            }
+        }
+    }
+    drop(daemon);
+    let mut names = Vec::new();
+    walk(&dir, &mut names)?;
+    ensure!(!names.iter().any(|name| name == "E0"), "a file named E0");
+    Ok(())
+}
+
+/// Waits until an object that was unmounted is in its place; its CLOSE is read meanwhile.
+fn eventually_exists(file: &Path, daemon: &mut Daemon) -> Result<()> {
+    crate::harness::eventually(&format!("{} exists", file.display()), SOON, || {
+        while let Some(message) = daemon.read()? {
+            daemon.answer(message)?;
+        }
+        Ok(file.exists())
+    })
+}
+
+fn key_lengths(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    let small = t.images.get("small")?;
+    for len in [251, 252, 253, 254, 255] {
+        let key = "k".repeat(len);
+        daemon.images = vec![small.named(key.clone())];
+        let mut mount = t.mount(&format!("domain_id=d,fsid={key}"), &t.mount_point()?)?;
+        let outcome = daemon.serve(&mut mount)?;
+        if len <= key::KEY_MAX {
+            outcome.ok(&format!("a mount with a key of {len} bytes"))?;
+        } else {
+            ensure!(
+                matches!(outcome, Outcome::Failed(..)),
+                "a key of {len} bytes: {outcome:?}"
+            );
+        }
+    }
+    // The module is alive.
+    daemon.images = vec![small];
+    t.mounted(&mut daemon, "domain_id=d,fsid=small")?;
+    Ok(())
+}
+
+fn missing_attributes(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let expected = t.images.contents("small")?;
+    let fill = |what: &str| -> Result<()> {
+        let mut daemon = t.daemon_in(&dir)?;
+        daemon.images = vec![t.images.get("small")?];
+        let data =
+            read_once(t, &mut daemon, "domain_id=dom,fsid=small").context(what.to_owned())?;
+        same(what, &data, &expected)
+    };
+    fill("a new store")?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    let volume = dir.join("cache/Ierofs,dom");
+    for path in [&file, &volume] {
+        for value in [None, Some(&b""[..]), Some(b"x"), Some(&[7; 60])] {
+            let what = format!("{} with {value:?}", path.display());
+            match value {
+                None => rustix::fs::removexattr(path, ATTRIBUTE),
+                Some(value) => {
+                    rustix::fs::setxattr(path, ATTRIBUTE, value, rustix::fs::XattrFlags::empty())
+                }
+            }
+            .context(what.clone())?;
+            fill(&what)?;
+        }
+    }
+    Ok(())
+}
+
+fn cull_outside(t: &Context) -> Result<()> {
+    let daemon = t.daemon(&[])?;
+    let outside = t.new_dir()?;
+    fs::write(outside.join("file"), "kept")?;
+    fs::create_dir(outside.join("directory"))?;
+    std::env::set_current_dir(&outside)?;
+    for command in ["cull file", "cull directory", "inuse file"] {
+        let errors = [
+            Errno::PERM,
+            Errno::XDEV,
+            Errno::INVAL,
+            Errno::NOENT,
+            Errno::ACCESS,
+        ];
+        expect_errno(command, daemon.command(command), &errors)?;
+    }
+    let kept = fs::read(outside.join("file"))?;
+    ensure!(kept == b"kept", "the file has changed");
+    fs::remove_dir(outside.join("directory")).context("rmdir")?;
+    fs::remove_file(outside.join("file")).context("unlink")?;
+    // Another file system altogether.
+    std::env::set_current_dir("/proc")?;
+    ensure!(daemon.command("cull version").is_err(), "culled in /proc");
+    daemon.restore().context("the cache is alive")
+}
+
+fn cull(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("small")?];
+    read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    eventually_exists(&file, &mut daemon)?;
+    let at = t.mounted(&mut daemon, "domain_id=dom,fsid=small")?;
+    std::env::set_current_dir(file.parent().context("no directory")?)?;
+    expect_errno("inuse", daemon.command("inuse Dsmall"), &[Errno::BUSY])?;
+    expect_errno("cull", daemon.command("cull Dsmall"), &[Errno::BUSY])?;
+    ensure!(file.exists(), "the object in use is gone");
+    let mut umount = t.unmount(&at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
+    crate::harness::eventually("the object is idle", SOON, || {
+        while let Some(message) = daemon.read()? {
+            daemon.answer(message)?;
+        }
+        Ok(daemon.command("inuse Dsmall").is_ok())
+    })?;
+    daemon.command("cull Dsmall").context("cull")?;
+    ensure!(!file.exists(), "the object is still there");
+    for command in ["cull Dsmall", "inuse Dsmall"] {
+        let errors = [Errno::NOENT, Errno::STALE];
+        expect_errno(command, daemon.command(command), &errors)?;
+    }
+    std::env::set_current_dir("/")?;
+    // It is fetched again.
+    let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
+    same("the file", &data, &t.images.contents("small")?)
+}
