@@ -178,7 +178,11 @@ impl Cache {
             PinnedDir::open_or_create(&root, name, || Ok(()))
                 .map(|(dir, _)| dir)
                 .inspect_err(|error| {
-                    pr_err!("directory '{}': {:?}\n", kernel::str::BStr::from_bytes(name), error)
+                    pr_err!(
+                        "directory '{}': {:?}\n",
+                        kernel::str::BStr::from_bytes(name),
+                        error
+                    )
                 })
         };
         let store = open(b"cache")?;

@@ -23,14 +23,26 @@ mod backend;
 mod bindings;
 mod cache;
 mod daemon;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 mod errno;
 mod fscache;
 mod io;
 mod kcompat;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 mod key;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 mod limits;
 mod namei;
 mod object;

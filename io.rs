@@ -111,16 +111,19 @@ impl Object {
     /// See [`anon_fd`](crate::ondemand::anon_fd).
     pub(crate) fn fill(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
-        if pos % PAGE != 0 {
+        let Current { file, size } = self.current()?;
+        let to = pos.checked_add(len).ok_or(EFBIG)?;
+        // A part of a block would make all of it data, zeros included; only the object's own end
+        // may be such a part.
+        if pos % PAGE != 0 || (to % PAGE != 0 && size != Some(to)) {
             stats::count_dio_misfit();
             return Err(EINVAL);
         }
-        let Current { file, size } = self.current()?;
         let end = match size {
             Some(size) => namei::padded(size).ok_or(EFBIG)?,
             None => self.cache().max_file_size(),
         };
-        if !pos.checked_add(len).is_some_and(|to| to <= end) {
+        if to > end {
             return Err(EFBIG);
         }
         let _scope = self.cache().cred().scope();

@@ -32,21 +32,14 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 ///
 /// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system
 /// says.
-pub(crate) fn look_up(
-    live: &Live,
-    volume: &Volume,
-    key_hash: u32,
-    name: &[u8],
-) -> Result<Stored> {
+pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
     let dir = volume.fanout(key_hash).ok_or(EIO)?;
     let Some(dentry) = dir.lookup(name)? else {
         return create(volume.cache(), volume, key_hash);
     };
     if dentry.is_regular() {
         let file = StoreFile::open(&dir.path().with_dentry(dentry), volume.cache().cred())
-            .inspect_err(|error| {
-                pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error)
-            })?;
+            .inspect_err(|error| pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error))?;
         return Ok(Stored {
             file,
             unnamed: false,

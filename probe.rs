@@ -56,7 +56,10 @@ pub(crate) fn check_path(root: &Path) -> Result {
 /// `EOPNOTSUPP` if one does not, and what the file system says; a line in the log says what.
 pub(crate) fn check_store(store: &PinnedDir, cred: &Credentials) -> Result {
     let file = store.create_tmpfile(cred).map_err(|error| {
-        pr_err!("the cache's file system has no direct I/O to unnamed files: {:?}\n", error);
+        pr_err!(
+            "the cache's file system has no direct I/O to unnamed files: {:?}\n",
+            error
+        );
         if error == EINVAL {
             Errno::EOPNOTSUPP.into()
         } else {

@@ -63,7 +63,9 @@ impl Volume {
             },
             GFP_KERNEL,
         )
-        .inspect_err(|_| drop(cache.detach(number)))?;
+        .inspect_err(|_| {
+            cache.detach(number);
+        })?;
         cookie.pin();
         Ok(volume)
     }

@@ -28,10 +28,7 @@ fn encode<'a>(buffer: &'a mut [u8; MAX], parts: &[&[u8]]) -> Result<&'a [u8]> {
     let mut at = 0;
     for part in parts {
         let end = at + part.len();
-        buffer
-            .get_mut(at..end)
-            .ok_or(ERANGE)?
-            .copy_from_slice(part);
+        buffer.get_mut(at..end).ok_or(ERANGE)?.copy_from_slice(part);
         at = end;
     }
     buffer.get(..at).ok_or(ERANGE)
@@ -72,7 +69,8 @@ pub(crate) fn check_object(path: &Path, size: u64, aux: &[u8]) -> Result<bool> {
     let Some(value) = read(path, &mut buffer)? else {
         return Ok(false);
     };
-    let Some((header, stored_aux)) = value.split_at_checked(OBJECT_HEADER) else {
+    let (Some(header), Some(stored_aux)) = (value.get(..OBJECT_HEADER), value.get(OBJECT_HEADER..))
+    else {
         return Ok(false);
     };
     let matches = header.starts_with(&size.to_be_bytes())
@@ -89,7 +87,11 @@ pub(crate) fn check_object(path: &Path, size: u64, aux: &[u8]) -> Result<bool> {
 /// As [`set_object`].
 pub(crate) fn set_volume(path: &Path, coherency: &[u8]) -> Result {
     let mut buffer = [0; MAX];
-    xattr::set(path, NAME, encode(&mut buffer, &[&[0; VOLUME_HEADER], coherency])?)
+    xattr::set(
+        path,
+        NAME,
+        encode(&mut buffer, &[&[0; VOLUME_HEADER], coherency])?,
+    )
 }
 
 /// Whether a directory is that of a volume with this coherency data.
@@ -102,7 +104,8 @@ pub(crate) fn check_volume(path: &Path, coherency: &[u8]) -> Result<bool> {
     let Some(value) = read(path, &mut buffer)? else {
         return Ok(false);
     };
-    let Some((header, stored)) = value.split_at_checked(VOLUME_HEADER) else {
+    let (Some(header), Some(stored)) = (value.get(..VOLUME_HEADER), value.get(VOLUME_HEADER..))
+    else {
         return Ok(false);
     };
     Ok(header == [0; VOLUME_HEADER] && stored == coherency)

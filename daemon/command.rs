@@ -140,10 +140,12 @@ const fn is_blank(byte: u8) -> bool {
 
 /// Splits a line into its first word and what follows the white space after that; either may be empty.
 fn split(line: &[u8]) -> (&[u8], &[u8]) {
-    let end = line.iter().position(|&byte| is_blank(byte));
-    let (word, rest) = end
-        .and_then(|end| line.split_at_checked(end))
-        .unwrap_or((line, b""));
+    let end = line
+        .iter()
+        .position(|&byte| is_blank(byte))
+        .unwrap_or(line.len());
+    let word = line.get(..end).unwrap_or(line);
+    let rest = line.get(end..).unwrap_or(b"");
     let begin = rest.iter().position(|&byte| !is_blank(byte));
     let argument = begin.and_then(|begin| rest.get(begin..)).unwrap_or(b"");
     (word, argument)

@@ -11,7 +11,11 @@
 //! waits for the disk, does not stop the others. Order: daemon mutex -> a cache's volumes -> an
 //! object's store -> the table.
 
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod command;
 
 use crate::cache::Cache;
@@ -181,7 +185,9 @@ impl Daemon {
             }),
             Command::Bind(Mode::OnDemand) => Self::bind(this),
             Command::Bind(Mode::Plain) => {
-                pr_err!("only 'bind ondemand' is supported: the in-tree module has the plain mode\n");
+                pr_err!(
+                    "only 'bind ondemand' is supported: the in-tree module has the plain mode\n"
+                );
                 Err(Errno::EOPNOTSUPP.into())
             }
             Command::Debug(mask) => {
@@ -234,18 +240,11 @@ impl MiscDevice for CachefilesDevice {
         if device.held.swap(true, Ordering::Acquire) {
             return Err(EBUSY);
         }
-        let opened = Daemon::new(device).and_then(|daemon| {
-            let _pin = Daemon::pin(&daemon);
-            // From here on the pin gives the device back.
-            Ok(KBox::new(DeviceFile { daemon, _pin }, GFP_KERNEL))
-        });
-        match opened {
-            Ok(file) => Ok(file?),
-            Err(error) => {
-                device.held.store(false, Ordering::Release);
-                Err(error)
-            }
-        }
+        let daemon =
+            Daemon::new(device).inspect_err(|_| device.held.store(false, Ordering::Release))?;
+        // From here on the pin gives the device back.
+        let _pin = Daemon::pin(&daemon);
+        Ok(KBox::new(DeviceFile { daemon, _pin }, GFP_KERNEL)?)
     }
 
     fn release(file: KBox<DeviceFile>) {

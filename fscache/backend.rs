@@ -46,8 +46,10 @@ pub(crate) trait Backend: Sized + 'static {
     /// # Errors
     ///
     /// Nothing is cached under the cookie then.
-    fn lookup_cookie(volume: ArcBorrow<'_, Self::Volume>, cookie: &Cookie)
-        -> Result<Arc<Self::Object>>;
+    fn lookup_cookie(
+        volume: ArcBorrow<'_, Self::Volume>,
+        cookie: &Cookie,
+    ) -> Result<Arc<Self::Object>>;
 
     /// Finishes with an object; no access to it is under way.
     fn withdraw_cookie(object: Arc<Self::Object>, cookie: &Cookie);
@@ -108,6 +110,9 @@ impl<B: Backend> Table<B> {
         prepare_to_write: Some(Self::prepare_to_write),
     };
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn acquire_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: fscache holds the volume during the call.
         let volume = unsafe { VolumeCookie::from_raw(volume) };
@@ -126,6 +131,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn free_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: fscache keeps the volume's memory during the call.
         let volume = unsafe { VolumeCookie::from_raw(volume) };
@@ -142,6 +150,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn lookup_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
         // SAFETY: fscache holds the cookie, and an access to its volume, during the call.
         let cookie = unsafe { Cookie::from_raw(cookie) };
@@ -161,22 +172,23 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn withdraw_cookie(cookie: *mut bindings::fscache_cookie) {
         // SAFETY: fscache holds the cookie during the call.
         let cookie = unsafe { Cookie::from_raw(cookie) };
         // SAFETY: No access is under way, so that nobody else looks at the field.
-        let private = unsafe {
-            core::mem::replace(
-                &mut (*cookie.as_ptr()).cache_priv,
-                core::ptr::null_mut(),
-            )
-        };
+        let private = unsafe { super::take_pointer(&mut (*cookie.as_ptr()).cache_priv) };
         // SAFETY: Null, or set by `lookup_cookie`.
         if let Some(object) = unsafe { Arc::try_from_foreign(private) } {
             B::withdraw_cookie(object, cookie);
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn invalidate_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
         // SAFETY: fscache holds the cookie during the call.
         let cookie = unsafe { Cookie::from_raw(cookie) };
@@ -187,6 +199,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn begin_operation(
         resources: *mut bindings::netfs_cache_resources,
         _want: bindings::fscache_want_state,
@@ -204,6 +219,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn resize_cookie(
         resources: *mut bindings::netfs_cache_resources,
         size: bindings::loff_t,
@@ -217,6 +235,9 @@ impl<B: Backend> Table<B> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by fscache alone, through the table.
     unsafe extern "C" fn prepare_to_write(cookie: *mut bindings::fscache_cookie) {
         // SAFETY: fscache holds the cookie during the call.
         let cookie = unsafe { Cookie::from_raw(cookie) };

@@ -56,9 +56,8 @@ impl<B: Backend> CacheCookie<B> {
         let private = private.into_foreign().cast_mut();
         // SAFETY: The cache is claimed and the table static; `private` stays until it is taken
         // out by `relinquish`.
-        let ret = unsafe {
-            bindings::fscache_add_cache(self.cache.as_ptr(), &Table::<B>::OPS, private)
-        };
+        let ret =
+            unsafe { bindings::fscache_add_cache(self.cache.as_ptr(), &Table::<B>::OPS, private) };
         let result = kernel::error::to_result(ret);
         if result.is_err() {
             // SAFETY: fscache has not taken it.
@@ -91,12 +90,7 @@ impl<B: Backend> CacheCookie<B> {
     /// dropped. No function of the backend runs any more.
     pub(crate) fn take_private(&self) -> Option<Arc<B::Cache>> {
         // SAFETY: Nobody looks at the field of a withdrawn cache that has no volumes.
-        let private = unsafe {
-            core::mem::replace(
-                &mut (*self.cache.as_ptr()).cache_priv,
-                core::ptr::null_mut(),
-            )
-        };
+        let private = unsafe { super::take_pointer(&mut (*self.cache.as_ptr()).cache_priv) };
         // SAFETY: Null, or put there by `add`.
         unsafe { Arc::try_from_foreign(private) }
     }

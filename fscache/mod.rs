@@ -12,3 +12,15 @@ pub(crate) mod cookie;
 pub(crate) mod netfs;
 pub(crate) mod stats;
 pub(crate) mod volume;
+
+use kernel::ffi::c_void;
+
+/// Takes a private pointer out of its place.
+///
+/// # Safety
+///
+/// `place` is valid, and used by nobody else.
+unsafe fn take_pointer(place: *mut *mut c_void) -> *mut c_void {
+    // SAFETY: Promised by the caller.
+    unsafe { place.replace(core::ptr::null_mut()) }
+}

@@ -72,7 +72,8 @@ impl CacheResources {
     /// The file that is read, if it is known already.
     pub(crate) fn file(&self) -> Option<&File> {
         // SAFETY: Null or a file, by the type invariant.
-        NonNull::new(self.raw().cache_priv2).map(|file| unsafe { File::from_raw(file.as_ptr().cast()) })
+        NonNull::new(self.raw().cache_priv2)
+            .map(|file| unsafe { File::from_raw(file.as_ptr().cast()) })
     }
 
     /// Sets the file that is read, in place of one that was set before.
@@ -129,9 +130,7 @@ impl Termination {
         let cookie = unsafe { Cookie::from_raw(self.cookie) };
         let ret = match usize::try_from(ret) {
             Err(_) => ret,
-            Ok(_) if cookie.inval_counter() != self.inval_counter => {
-                -(bindings::ESTALE as isize)
-            }
+            Ok(_) if cookie.inval_counter() != self.inval_counter => -(bindings::ESTALE as isize),
             Ok(bytes) if bytes < len => -(bindings::EIO as isize),
             Ok(_) => ret,
         };
@@ -238,6 +237,10 @@ impl<O: Operations> Table<O> {
     };
 
     /// May be called in interrupt context.
+    ///
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn end_operation(resources: *mut bindings::netfs_cache_resources) {
         // SAFETY: The operation is ending; nobody else uses its resources.
         let resources = unsafe { CacheResources::from_raw(resources) };
@@ -247,6 +250,9 @@ impl<O: Operations> Table<O> {
         unsafe { bindings::fscache_end_io(cookie) }
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn read(
         resources: *mut bindings::netfs_cache_resources,
         start: bindings::loff_t,
@@ -279,6 +285,9 @@ impl<O: Operations> Table<O> {
         EIOCBQUEUED
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn failed_read(
         resources: *mut bindings::netfs_cache_resources,
         _start: bindings::loff_t,
@@ -295,6 +304,9 @@ impl<O: Operations> Table<O> {
         EIOCBQUEUED
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn prepare_ondemand_read(
         resources: *mut bindings::netfs_cache_resources,
         start: bindings::loff_t,
@@ -318,6 +330,9 @@ impl<O: Operations> Table<O> {
         bindings::netfs_io_source_NETFS_READ_FROM_CACHE
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn prepare_read(
         subrequest: *mut bindings::netfs_io_subrequest,
         size: u64,
@@ -346,6 +361,9 @@ impl<O: Operations> Table<O> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn query_occupancy(
         resources: *mut bindings::netfs_cache_resources,
         start: bindings::loff_t,
@@ -379,6 +397,9 @@ impl<O: Operations> Table<O> {
 
     // Nothing is stored on behalf of a netfs: this backend is filled by its daemon.
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn write(
         resources: *mut bindings::netfs_cache_resources,
         _start: bindings::loff_t,
@@ -392,22 +413,27 @@ impl<O: Operations> Table<O> {
         ENOBUFS
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn issue_write(subrequest: *mut bindings::netfs_io_subrequest) {
         // SAFETY: The caller gives the subrequest away to be ended.
         unsafe {
-            bindings::netfs_write_subrequest_terminated(
-                subrequest.cast(),
-                ENOBUFS as isize,
-                false,
-            )
+            bindings::netfs_write_subrequest_terminated(subrequest.cast(), ENOBUFS as isize, false)
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn prepare_write_subreq(subrequest: *mut bindings::netfs_io_subrequest) {
         // SAFETY: The caller's subrequest is ours during the call.
         unsafe { bindings::netfs_prepare_write_failed(subrequest) }
     }
 
+    /// # Safety
+    ///
+    /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn prepare_write(
         _resources: *mut bindings::netfs_cache_resources,
         _start: *mut bindings::loff_t,

@@ -69,9 +69,7 @@ impl VolumeCookie {
     pub(crate) fn coherency(&self) -> &[u8] {
         let raw = self.raw();
         // SAFETY: The data is `coherency_len` bytes long and set when the volume is made.
-        unsafe {
-            core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into())
-        }
+        unsafe { core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into()) }
     }
 
     /// How many accesses are under way; a volume in use has one of its own.
@@ -109,9 +107,7 @@ impl VolumeCookie {
     /// in use any more.
     pub(super) unsafe fn take_private<T: ForeignOwnable>(&self) -> Option<T> {
         // SAFETY: The caller is alone.
-        let private = unsafe {
-            core::mem::replace(&mut (*self.as_ptr()).cache_priv, core::ptr::null_mut())
-        };
+        let private = unsafe { super::take_pointer(&mut (*self.as_ptr()).cache_priv) };
         // SAFETY: Null, or put there by `set_private`.
         unsafe { T::try_from_foreign(private) }
     }

@@ -8,10 +8,10 @@
 use crate::bindings;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::PollTable;
-use kernel::ffi::c_char;
-use kernel::ffi::c_int;
 use core::marker::PhantomData;
 use kernel::container_of;
+use kernel::ffi::c_char;
+use kernel::ffi::c_int;
 use kernel::prelude::*;
 use kernel::types::ForeignOwnable;
 use kernel::types::Opaque;
@@ -73,10 +73,7 @@ impl<T: MiscDevice> MiscDeviceRegistration<T> {
     ///
     /// Those of `misc_register`. A name that is taken must be found out before: the registration
     /// would fail with `EEXIST`, and sysfs would print a stack.
-    pub(crate) fn register(
-        name: &'static CStr,
-        data: T::Data,
-    ) -> impl PinInit<Self, Error> {
+    pub(crate) fn register(name: &'static CStr, data: T::Data) -> impl PinInit<Self, Error> {
         let init = move |slot: *mut Opaque<bindings::miscdevice>| {
             let device = bindings::miscdevice {
                 minor: bindings::MISC_MINOR,
@@ -123,12 +120,14 @@ impl<T: MiscDevice> Operations<T> {
         ..ZERO
     };
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this device.
     unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `misc_open` has put the device into `private_data`.
         let device = unsafe { (*file).private_data }.cast::<Opaque<bindings::miscdevice>>();
         // SAFETY: Only a registration uses this table, and its device is the field `inner`.
-        let registration =
-            unsafe { container_of!(device, MiscDeviceRegistration<T>, inner) };
+        let registration = unsafe { container_of!(device, MiscDeviceRegistration<T>, inner) };
         // SAFETY: The registration lives as long as the module, which an open file pins.
         let data = unsafe { &(*registration).data };
         match T::open(data) {
@@ -141,12 +140,18 @@ impl<T: MiscDevice> Operations<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this device.
     unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `open` has put a foreign `T::Ptr` there, and nobody uses the file any more.
         T::release(unsafe { T::Ptr::from_foreign((*file).private_data) });
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this device.
     unsafe extern "C" fn read(
         file: *mut bindings::file,
         buffer: *mut c_char,
@@ -158,6 +163,9 @@ impl<T: MiscDevice> Operations<T> {
         returned(T::read(private, buffer as UserPtr, len))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this device.
     unsafe extern "C" fn write(
         file: *mut bindings::file,
         buffer: *const c_char,
@@ -170,6 +178,9 @@ impl<T: MiscDevice> Operations<T> {
         returned(T::write(private, buffer))
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this device.
     unsafe extern "C" fn poll(
         file: *mut bindings::file,
         table: *mut bindings::poll_table_struct,

@@ -7,8 +7,8 @@
 
 use crate::bindings;
 use crate::kcompat::fs::File;
-use kernel::ffi::c_void;
 use core::marker::PhantomData;
+use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
@@ -99,6 +99,9 @@ impl WaitQueue {
     ///
     /// `ERESTARTSYS` if the task was killed first.
     pub(crate) fn wait_killable_freezable<F: FnMut() -> bool>(&self, mut condition: F) -> Result {
+        /// # Safety
+        ///
+        /// Called by the shim alone, with what was passed beside it.
         unsafe extern "C" fn holds<F: FnMut() -> bool>(condition: *mut c_void) -> bool {
             // SAFETY: The shim passes back the pointer to `condition` below, which outlives the
             // wait and is used by nobody else meanwhile.

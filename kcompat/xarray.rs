@@ -144,8 +144,7 @@ impl<T: 'static> Values<T> {
     fn find(&self, from: u32, to: u32, filter: u32) -> Option<u32> {
         let mut at = index(from);
         // SAFETY: The array is initialised.
-        let found =
-            unsafe { bindings::xa_find(self.array.ptr(), &mut at, index(to), filter) };
+        let found = unsafe { bindings::xa_find(self.array.ptr(), &mut at, index(to), filter) };
         if found.is_null() {
             return None;
         }

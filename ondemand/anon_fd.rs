@@ -71,7 +71,7 @@ struct Private(Arc<AnonFd>);
 
 impl AnonFile for Private {
     /// Writes into the store, directly. Position, length and memory as the file system wants them
-    /// for direct I/O; positions in whole pages.
+    /// for direct I/O; in whole pages, but for the last one of the object.
     ///
     /// # Errors
     ///

@@ -31,7 +31,9 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     fn put(&self, bytes: &[u8]) -> Result {
-        UserSlice::new(self.start, self.len).writer().write_slice(bytes)
+        UserSlice::new(self.start, self.len)
+            .writer()
+            .write_slice(bytes)
     }
 }
 
@@ -58,11 +60,7 @@ impl Engine {
                 }
             };
             match bytes {
-                Ok(Some(bytes)) => {
-                    let (msg_id, object_id) = (delivery.msg_id, delivery.object_id);
-                    tracepoint::deliver(delivery.object, msg_id, object_id, delivery.kind);
-                    return Ok(bytes);
-                }
+                Ok(Some(bytes)) => return Ok(bytes),
                 // It has become pointless on the way: try the next one.
                 Ok(None) => {}
                 Err(error) => {
@@ -80,8 +78,19 @@ impl Engine {
         buffer: Buffer,
     ) -> Result<Option<usize>> {
         let bytes = copy_out(delivery, message, buffer)?;
-        let shown = self.run(|table, fx| table.delivered(delivery, fx));
-        Ok(shown.then_some(bytes))
+        Ok(self.end_delivery(delivery).then_some(bytes))
+    }
+
+    /// Traced under the lock, so that a message's lines come in the order of its events.
+    fn end_delivery(&self, delivery: &Delivery) -> bool {
+        self.run(|table, fx| {
+            let shown = table.delivered(delivery, fx);
+            if shown {
+                let (msg_id, object_id) = (delivery.msg_id, delivery.object_id);
+                tracepoint::deliver(delivery.object, msg_id, object_id, delivery.kind);
+            }
+            shown
+        })
     }
 
     /// Everything that can fail comes first; the fd is visible only when the table has agreed.
@@ -91,7 +100,7 @@ impl Engine {
         let file = NewFile::new(object, delivery.object_id)?;
         let fd = i32::try_from(reserved.reserved_fd()).map_err(|_| EMFILE)?;
         let bytes = copy_out(delivery, object.open_message(fd), buffer)?;
-        if !self.run(|table, fx| table.delivered(delivery, fx)) {
+        if !self.end_delivery(delivery) {
             return Ok(None);
         }
         reserved.fd_install(file.into_delivered());

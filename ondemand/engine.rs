@@ -60,6 +60,14 @@ pub(crate) type Table = crate::ondemand::table::Table<Kernel>;
 /// A place for a request, and the request that is to fill it.
 pub(crate) type Prepared = (xarray::Reservation, KBox<Request<Kernel>>);
 
+/// Traces an entry into the queue. Called under the table's lock, before anybody can deliver the
+/// request.
+fn trace_enqueued(object: u32, kind: Kind, queued: &Result<u32, Refused<Kernel>>) {
+    if let Ok(msg_id) = queued {
+        tracepoint::enqueue(object, *msg_id, kind);
+    }
+}
+
 /// The request table of one cache, and those who wait for it.
 #[pin_data]
 pub(crate) struct Engine {
@@ -171,11 +179,14 @@ impl Engine {
                 return self.run(|table, fx| table.abort_open(number, error.into(), fx));
             }
         };
-        match self.run(|table, fx| table.enqueue_open(number, place, request, fx)) {
-            Ok(msg_id) => tracepoint::enqueue(number, msg_id, Kind::Open),
-            // A dead cache, a dropped object, or one that is open again: nothing to send.
-            Err(Refused { .. }) => {}
-        }
+        let queued = self.run(|table, fx| {
+            let queued = table.enqueue_open(number, place, request, fx);
+            trace_enqueued(number, Kind::Open, &queued);
+            queued
+        });
+        // Refused: a dead cache, a dropped object, or one that is open again: nothing to send. What
+        // comes back is dropped here, without the lock.
+        drop(queued);
     }
 
     /// Asks the daemon for a range and waits until it says that it has written it.
@@ -196,9 +207,12 @@ impl Engine {
         )?;
         let size = message::Message::Read { off, len }.size();
         let (place, request) = self.prepare(kind, size, Some(waiter.clone()))?;
-        let queued = self.run(|table, fx| table.enqueue_read(number, place, request, fx));
+        let queued = self.run(|table, fx| {
+            let queued = table.enqueue_read(number, place, request, fx);
+            trace_enqueued(number, kind, &queued);
+            queued
+        });
         let msg_id = queued.map_err(|refused| refused.errno)?;
-        tracepoint::enqueue(number, msg_id, kind);
 
         if waiter.done.wait_killable_freezable().is_err() {
             let request = self.table.lock().cancel(msg_id);
@@ -222,8 +236,7 @@ impl Engine {
         object
             .opened()
             .wait_killable_freezable(|| {
-                outcome =
-                    self.run(|table, fx| table.await_open(object.number(), &mut seen, fx));
+                outcome = self.run(|table, fx| table.await_open(object.number(), &mut seen, fx));
                 outcome != Awaited::Pending
             })
             .map_err(|_| EINTR)?;
@@ -241,8 +254,15 @@ impl Engine {
             .prepare(placeholder, message::HEADER, None)
             .inspect_err(|_| pr_warn!("no memory for a CLOSE: the daemon keeps an fd too long\n"))
             .ok();
+        let msg_id = close.as_ref().map(|(place, _)| place.id());
         // What was not needed is dropped without the lock.
-        drop(self.run(|table, fx| table.drop_object(number, close, fx)));
+        drop(self.run(|table, fx| {
+            let unused = table.drop_object(number, close, fx);
+            if let (Some(msg_id), None) = (msg_id, &unused) {
+                tracepoint::enqueue(number, msg_id, placeholder);
+            }
+            unused
+        }));
     }
 
     /// `copen`: see [`Table::copen`].

@@ -27,17 +27,41 @@
 //! nothing of the kernel, and are tested in `user/core`. [`engine`] puts it under a lock and
 //! carries out its effects. The wire format is in `docs/protocol.md`.
 
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod answer;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod delivery;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod message;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod queue;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod state;
-#[allow(unreachable_pub, dead_code, reason = "pure files are shared with user/core")]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
 pub(crate) mod table;
 
 pub(crate) mod anon_fd;

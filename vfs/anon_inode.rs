@@ -81,12 +81,18 @@ impl<T: AnonFile> Operations<T> {
         unsafe { KBox::borrow((*file).private_data) }
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this table.
     unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: `write_only` has put a box there, and nobody uses the file any more.
         T::release(unsafe { KBox::from_foreign((*file).private_data) });
         0
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this table.
     unsafe extern "C" fn write_iter(
         iocb: *mut bindings::kiocb,
         from: *mut bindings::iov_iter,
@@ -106,6 +112,9 @@ impl<T: AnonFile> Operations<T> {
         returned(written)
     }
 
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this table.
     unsafe extern "C" fn llseek(
         file: *mut bindings::file,
         offset: bindings::loff_t,
@@ -129,7 +138,14 @@ impl<T: AnonFile> Operations<T> {
         }
     }
 
-    unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: usize) -> c_long {
+    /// # Safety
+    ///
+    /// Called by the VFS alone, through the table, for a file of this table.
+    unsafe extern "C" fn ioctl(
+        file: *mut bindings::file,
+        command: c_uint,
+        argument: usize,
+    ) -> c_long {
         // SAFETY: The caller holds the file.
         match unsafe { Self::private(file) }.ioctl(command, argument) {
             Ok(()) => 0,

@@ -35,9 +35,8 @@ impl<'a> DirLock<'a> {
     fn lookup(&self, name: &[u8]) -> Result<ARef<Dentry>> {
         let len = i32::try_from(name.len()).map_err(|_| Errno::ENAMETOOLONG)?;
         // SAFETY: The directory is locked, and `name` is valid for `len` bytes.
-        let dentry = unsafe {
-            bindings::lookup_one_len(name.as_ptr().cast(), self.0.as_ptr(), len)
-        };
+        let dentry =
+            unsafe { bindings::lookup_one_len(name.as_ptr().cast(), self.0.as_ptr(), len) };
         // SAFETY: The function returns an error pointer or a reference.
         unsafe { Dentry::from_err_ptr(dentry) }
     }
@@ -238,9 +237,8 @@ impl PinnedDir {
         }
         let len = i32::try_from(grave.len()).map_err(|_| Errno::ENAMETOOLONG)?;
         // SAFETY: The graveyard is locked, and `grave` is valid for `len` bytes.
-        let target = unsafe {
-            bindings::lookup_one_len(grave.as_ptr().cast(), graveyard.as_ptr(), len)
-        };
+        let target =
+            unsafe { bindings::lookup_one_len(grave.as_ptr().cast(), graveyard.as_ptr(), len) };
         // SAFETY: The function returns an error pointer or a reference.
         let target = unsafe { Dentry::from_err_ptr(target) }?;
         if !target.is_negative() {

@@ -48,6 +48,9 @@ impl ReadInFlight {
     }
 }
 
+/// # Safety
+///
+/// Called once by the file system, with the kiocb that it was given.
 unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
     // SAFETY: `read` has given the box away with the kiocb, which is its first field; a kiocb is
     // completed once.
@@ -109,8 +112,7 @@ pub(crate) fn write(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> 
         ..ZERO
     };
     // SAFETY: Without `ki_complete` the write is over when the function returns.
-    let ret =
-        unsafe { bindings::vfs_iocb_iter_write(file.as_ptr(), &mut iocb, iter.as_ptr()) };
+    let ret = unsafe { bindings::vfs_iocb_iter_write(file.as_ptr(), &mut iocb, iter.as_ptr()) };
     usize::try_from(ret).map_err(|_| Error::from_errno(restartable(ret)))
 }
 

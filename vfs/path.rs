@@ -170,7 +170,11 @@ impl Path {
         let mut path = bindings::path::default();
         // SAFETY: `name` is a string and `path` is valid for writes.
         to_result(unsafe {
-            bindings::kern_path(name.as_char_ptr(), bindings::LOOKUP_DIRECTORY_FLAG, &mut path)
+            bindings::kern_path(
+                name.as_char_ptr(),
+                bindings::LOOKUP_DIRECTORY_FLAG,
+                &mut path,
+            )
         })?;
         let mount = NonNull::new(path.mnt.cast()).ok_or(ENOENT)?;
         let dentry = NonNull::new(path.dentry.cast()).ok_or(ENOENT)?;
@@ -292,9 +296,7 @@ impl Path {
     pub(crate) fn sync(&self) -> Result {
         let mut result = 0;
         // SAFETY: The superblock is live and `result` is valid for writes.
-        unsafe {
-            bindings::sync_filesystem_locked((*self.dentry.as_ptr()).d_sb, &mut result)
-        };
+        unsafe { bindings::sync_filesystem_locked((*self.dentry.as_ptr()).d_sb, &mut result) };
         to_result(result)
     }
 

@@ -16,8 +16,7 @@ use kernel::prelude::*;
 use kernel::types::ARef;
 
 const FILE_MODE: bindings::umode_t = (bindings::S_IFREG | 0o600) as bindings::umode_t;
-const OPEN_FLAGS: i32 =
-    (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
+const OPEN_FLAGS: i32 = (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
 
 /// A file of the store that is open and marked as in use; the mark goes when this is dropped.
 /// Others may hold the [`File`] beyond that.
@@ -70,9 +69,7 @@ impl StoreFile {
     /// `EBUSY` if somebody uses it already, and what the file system says.
     pub(crate) fn open(path: &Path, cred: &Credentials) -> Result<Self> {
         // SAFETY: The path and the credentials are live.
-        let file = unsafe {
-            bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr())
-        };
+        let file = unsafe { bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr()) };
         // SAFETY: The function returns an error pointer or a reference.
         Self::from_file(unsafe { File::from_err_ptr(file) }?, path)
     }
