@@ -92,10 +92,15 @@ fn read(path: &str, offset: &str, length: &str, advice: Advice) -> anyhow::Resul
     let file = File::open(path).map_err(errno)?;
     rustix::fs::fadvise(&file, 0, None, advice)?;
     let (mut at, mut rest): (u64, usize) = (offset.parse()?, length.parse()?);
-    let mut chunk = vec![0; CHUNK];
+    // What one system call asks for is read ahead even then.
+    let most = match advice {
+        Advice::Random => 4096,
+        _ => CHUNK,
+    };
+    let mut chunk = vec![0; most];
     let mut output = std::io::stdout().lock();
     while rest > 0 {
-        let want = rest.min(CHUNK);
+        let want = rest.min(most);
         let len = file.read_at(&mut chunk[..want], at).map_err(errno)?;
         if len == 0 {
             break;

@@ -207,7 +207,10 @@ fn killed_30_times(t: &Context) -> Result<()> {
     for round in 0..30 {
         let count = 1 + round % 7;
         let mut child = serving_process(t, &daemon, count)?;
-        expect_killed(&mut child).with_context(|| format!("round {round}"))?;
+        expect_killed(&mut child).with_context(|| {
+            let readers = readers.each_ref().map(|(reader, _)| reader.stuck());
+            format!("round {round}; readers:\n{}", readers.join("\n"))
+        })?;
     }
     let _last = serving_process(t, &daemon, 0)?;
     for (reader, expected) in &mut readers {

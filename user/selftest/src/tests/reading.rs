@@ -74,9 +74,14 @@ pub(crate) const TESTS: &[Test] = &[
         write_beyond_size,
     ),
     Test::new(
-        "d24_write_of_half_a_block",
-        "a write of 512 bytes that upsets the next reader",
-        write_of_half_a_block,
+        "d24_write_beyond_end",
+        "a write of 512 bytes beyond the end that upsets the next reader",
+        write_beyond_end,
+    ),
+    Test::new(
+        "read_half_a_block_is_no_data",
+        "a write of half a block that makes zeros of the other half",
+        half_a_block,
     ),
 ];
 
@@ -314,18 +319,25 @@ fn write_beyond_size(t: &Context) -> Result<()> {
     Ok(())
 }
 
-fn write_of_half_a_block(t: &Context) -> Result<()> {
+/// Writes 512 bytes at an offset of the image, which may be refused; then all data must be right.
+fn write_half(t: &Context, at_data: u64) -> Result<()> {
     let (mut daemon, image, at) = t.mounted_image("plain")?;
     let expected = t.images.contents("plain")?;
     let start = image.find(&expected[..4096])?;
+    let off = (start + at_data).min(image.size);
     let opened = daemon.open.values().next().context("no object")?;
-    for off in [start, start + 8192, image.size] {
-        // Accepted or refused: the reader must get what is right.
-        let half = image.range(off.min(start + 8192), 4096);
-        let _ = rustix::io::pwrite(&opened.file, &half[..512], off);
-    }
+    let written = rustix::io::pwrite(&opened.file, &image.bytes()[..512], off);
     drop_caches()?;
     let mut reader = t.reader(&at, 0, expected.len())?;
     let data = daemon.serve(&mut reader)?.ok("read")?;
-    same("the file", &data, &expected)
+    same("the file", &data, &expected).with_context(|| format!("pwrite said {written:?}"))
+}
+
+fn write_beyond_end(t: &Context) -> Result<()> {
+    write_half(t, u64::MAX >> 1)
+}
+
+fn half_a_block(t: &Context) -> Result<()> {
+    // The data is that of another place, so that it must not be taken for the block's.
+    write_half(t, 8192)
 }
