@@ -159,6 +159,8 @@ fn a_dropped_object_is_kept_until_its_older_fd_is_closed_too() {
         }
         story.close(fds[0]);
         assert!(!story.is_empty());
+        // The CLOSE asks for the newest.
+        assert_eq!(story.0.table.readable(), !newest_first);
         story.close(fds[1]);
         assert!(story.is_empty());
     }
@@ -246,5 +248,74 @@ fn a_flush_of_many_requests_ends_them_all() {
     for label in labels {
         assert_eq!(story.outcome(label), Some(Err(Errno::EIO)));
     }
+    story.ends();
+}
+
+#[test]
+fn each_waiter_is_told_of_the_same_failure() {
+    let mut story = Story::new();
+    let (object, open) = story.opening();
+    let waiters = [story.0.wait(object), story.0.wait(object)];
+    story.0.copen(open.msg_id, Err(Errno::ENOENT)).unwrap();
+    let told = Awaited::Failed(Errno::ENOENT);
+    for waiter in waiters {
+        assert_eq!(story.0.waiters[waiter].told, told);
+    }
+    assert!(story.0.works.is_empty());
+    story.ends();
+}
+
+#[test]
+fn a_drop_with_many_requests_ends_them_all() {
+    let (mut story, object, object_id) = Story::open();
+    let labels: Vec<u64> = (0..100).map(|_| story.read(object).0).collect();
+    assert!(story.drop_object(object));
+    for label in labels {
+        assert_eq!(story.outcome(label), Some(Err(Errno::EIO)));
+    }
+    story.close(object_id);
+    assert!(story.is_empty());
+}
+
+#[test]
+fn a_flush_wakes_the_waiters_of_many_objects() {
+    let mut story = Story::new();
+    let waiters: Vec<usize> = (0..100)
+        .map(|_| {
+            let object = story.0.admit().unwrap();
+            story.0.wait(object)
+        })
+        .collect();
+    story.0.flush();
+    story.0.resume_all();
+    story.check();
+    let told = Awaited::Failed(Errno::EIO);
+    for waiter in waiters {
+        assert_eq!(story.0.waiters[waiter].told, told);
+    }
+}
+
+#[test]
+fn a_dead_table_takes_no_close() {
+    let (mut story, object, object_id) = Story::open();
+    story.0.flush();
+    story.0.resume_all();
+    assert!(!story.drop_object(object));
+    story.is_quiet();
+    story.close(object_id);
+    assert!(story.is_empty());
+}
+
+#[test]
+fn a_failed_delivery_of_an_ended_read_opens_nothing() {
+    let (mut story, object, object_id) = Story::open();
+    let (_, msg_id) = story.read(object);
+    story.0.begin(0, ALL);
+    assert!(story.0.cancel(msg_id));
+    story.close(object_id);
+    story.0.undeliver(0);
+    story.check();
+    assert_eq!(story.state(object), State::Close);
+    assert!(story.0.works.is_empty());
     story.ends();
 }

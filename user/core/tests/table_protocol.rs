@@ -30,7 +30,7 @@ fn restore_reaches_every_one_of_many_objects() {
     for _ in 0..200 {
         story.0.admit().unwrap();
         story.0.work(0, Ok(())).unwrap();
-        story.0.next().unwrap();
+        story.0.read_next().unwrap();
     }
     story.0.crash();
     story.0.restore();
@@ -38,7 +38,7 @@ fn restore_reaches_every_one_of_many_objects() {
     story.0.resume_all();
     story.check();
     for _ in 0..200 {
-        assert_eq!(story.0.next().unwrap().kind, Kind::Open);
+        assert_eq!(story.0.read_next().unwrap().kind, Kind::Open);
     }
     story.is_quiet();
 }

@@ -3,7 +3,7 @@
 //! The daemon's side: what it may do with the device and its anonymous fds, and whole daemons that
 //! serve until nothing is left.
 
-use super::sim::Fault;
+use super::fault::Fault;
 use super::sim::Sim;
 use crate::errno::Errno;
 use crate::ondemand::delivery::Selected;
@@ -134,7 +134,7 @@ impl Sim {
     }
 
     /// Reads one whole message, as a daemon of one thread.
-    pub fn next(&mut self) -> Option<Held> {
+    pub fn read_next(&mut self) -> Option<Held> {
         loop {
             match self.begin(u8::MAX, usize::MAX) {
                 Begun::Message(_) => {}
@@ -327,7 +327,7 @@ impl Sim {
             moved = true;
             self.finish(0, Ok(()));
         }
-        while let Some(_held) = self.next() {
+        while let Some(_held) = self.read_next() {
             moved = true;
         }
         for held in core::mem::take(&mut self.hand) {

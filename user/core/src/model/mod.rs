@@ -15,10 +15,11 @@
 pub mod check;
 pub mod daemon;
 pub mod event;
+pub mod fault;
 pub mod places;
 pub mod sim;
 
 pub use daemon::Policy;
 pub use event::Event;
-pub use sim::Fault;
+pub use fault::Fault;
 pub use sim::Sim;

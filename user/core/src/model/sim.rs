@@ -3,6 +3,7 @@
 //! The kernel's side: who enqueues, who waits, and who carries out effects.
 
 use super::daemon::Held;
+use super::fault::Fault;
 use super::places::Model;
 use super::places::Place;
 use super::places::Places;
@@ -22,27 +23,6 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-
-/// A rule that is broken on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// None.
-    None,
-    /// Every so many-th mark gets lost: the message is queued and nobody sees it.
-    ForgetMark(u32),
-    /// A wake-up of the daemon gets lost.
-    DropWake,
-    /// No reopen work is queued.
-    DropReopen,
-    /// What one hold of the lock did not finish is never finished.
-    SkipResume,
-    /// The place of a forgotten object is used again at once.
-    ReusePlace,
-    /// A reader of the device shows a message although `delivered` refused it.
-    ShowRefused,
-    /// Those who wait for an object to be open are not woken.
-    DropObjectWake,
-}
 
 /// Bytes of the modelled messages: an OPEN is larger than [`SMALL_ROOM`], the others are not.
 pub const OPEN_SIZE: usize = 64;
@@ -87,6 +67,7 @@ pub struct Waiter {
 }
 
 /// A table and everybody around it.
+#[derive(Clone)]
 pub struct Sim {
     /// The table.
     pub table: Table<Model>,
@@ -413,30 +394,5 @@ impl Sim {
     pub fn finish(&mut self, index: usize, outcome: Result<(), Errno>) {
         let opened = self.checks.remove(index);
         self.hold(|table, fx| table.copen_finish(&opened, outcome, fx));
-    }
-}
-
-impl Clone for Sim {
-    fn clone(&self) -> Self {
-        Sim {
-            table: self.table.clone(),
-            fault: self.fault,
-            next_msg: self.next_msg,
-            next_place: self.next_place,
-            ledger: self.ledger.clone(),
-            cookies: self.cookies.clone(),
-            works: self.works.clone(),
-            pending: self.pending.clone(),
-            deliveries: self.deliveries.clone(),
-            checks: self.checks.clone(),
-            hand: self.hand.clone(),
-            fds: self.fds.clone(),
-            waiters: self.waiters.clone(),
-            asleep: self.asleep,
-            wakes: self.wakes,
-            opens_shown: self.opens_shown,
-            orphans: self.orphans,
-            violation: self.violation.clone(),
-        }
     }
 }

@@ -57,7 +57,7 @@ impl Story {
 
     /// The daemon reads one message.
     pub(crate) fn next(&mut self) -> Held {
-        let held = self.0.next().expect("a message");
+        let held = self.0.read_next().expect("a message");
         self.check();
         held
     }
@@ -65,7 +65,7 @@ impl Story {
     /// The daemon finds nothing to read.
     pub(crate) fn is_quiet(&mut self) {
         assert!(!self.0.table.readable());
-        assert_eq!(self.0.next(), None);
+        assert_eq!(self.0.read_next(), None);
         self.check();
     }
 
