@@ -57,11 +57,23 @@ const KNOWN: &[Known] = &[
     fails("d21_seek_does_not_move", "D21"),
     fails("d22_write_and_seek_at_once", "D22"),
     fails("d23_write_beyond_size", "D23"),
-    fails("d24_write_beyond_end", "D24"),
     fails("d26_mode_after_failed_bind", "D26"),
     fails("d27_copen_sizes", "D27"),
     fails("d28_surplus_text", "D28"),
     fails("d31_small_buffer_starves_nobody", "D31"),
+    fails("d08_poller_wakes_on_refused_reopen", "D8"),
+    fails("d08_poller_wakes_on_close_in_reopen", "D8"),
+    fails("d08_poller_wakes_on_close_with_read", "D5"),
+    fails("d19_reopen_closed_before_copen", "D19"),
+    // EFAULT ends the OPEN as EMFILE does.
+    fails("message_bad_buffer", "D16"),
+    fails("message_poll_agrees_with_read", "D5"),
+    fails("read_half_a_block_is_no_data", "D43"),
+    // The old file holds the object, and the object its cookie.
+    fails("close_umount_with_old_file_open", "D10"),
+    fails("failover_restore_then_close", "D6"),
+    fails("failover_restore_twice", "D6"),
+    fails("failover_restore_live_read", "D6"),
 ];
 
 /// What is known about a test.
