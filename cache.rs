@@ -12,10 +12,10 @@ use crate::fscache::backend::Attachment;
 use crate::fscache::cache::CacheCookie;
 use crate::fscache::stats;
 use crate::limits::Amounts;
-use crate::limits::Limits;
 use crate::limits::Resource;
 use crate::ondemand::engine::Engine;
 use crate::probe;
+use crate::setup::Setup;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
@@ -34,45 +34,6 @@ use kernel::sync::Mutex;
 
 /// Reads and writes of the store are in whole pages.
 pub(crate) const PAGE: u64 = kernel::page::PAGE_SIZE as u64;
-
-/// What the daemon tells before `bind`.
-#[derive(Default)]
-pub(crate) struct Setup {
-    dir: Option<CString>,
-    tag: Option<CString>,
-    /// How full the file system may become.
-    pub(crate) limits: Limits,
-}
-
-fn text(bytes: &[u8]) -> Result<CString> {
-    let text = core::str::from_utf8(bytes).map_err(|_| EINVAL)?;
-    CString::try_from_fmt(kernel::fmt!("{text}"))
-}
-
-fn set_once(place: &mut Option<CString>, name: &str, value: &[u8]) -> Result {
-    if place.is_some() {
-        pr_err!("{name} is set already\n");
-        return Err(EEXIST);
-    }
-    *place = Some(text(value)?);
-    Ok(())
-}
-
-impl Setup {
-    /// `dir PATH`.
-    ///
-    /// # Errors
-    ///
-    /// `EEXIST` if it was set, `EINVAL` if the path is not UTF-8, `ENOMEM`.
-    pub(crate) fn set_dir(&mut self, path: &[u8]) -> Result {
-        set_once(&mut self.dir, "the cache directory", path)
-    }
-
-    /// `tag NAME`. Errors as [`Setup::set_dir`].
-    pub(crate) fn set_tag(&mut self, name: &[u8]) -> Result {
-        set_once(&mut self.tag, "the cache tag", name)
-    }
-}
 
 /// What ends with the cache.
 pub(crate) struct Live {
@@ -153,12 +114,12 @@ impl Cache {
     /// `EINVAL` without a directory, and those of [`probe::check_store`]; `EBUSY` if the directory
     /// or the name is in use; a line in the log says which.
     pub(crate) fn bind(daemon: &Arc<Daemon>, setup: &Setup) -> Result<Arc<Self>> {
-        let Some(dir) = &setup.dir else {
+        let Some(dir) = setup.dir() else {
             pr_err!("no cache directory was set\n");
             return Err(EINVAL);
         };
-        let name = match &setup.tag {
-            Some(tag) => tag.to_cstring()?,
+        let name = match setup.tag() {
+            Some(tag) => tag.as_c_str().to_cstring()?,
             None => kernel::c_str!("CacheFiles").to_cstring()?,
         };
         let fscache = CacheCookie::acquire(&name)
@@ -166,10 +127,10 @@ impl Cache {
         let cred = Credentials::of_kernel()?;
         let root = {
             let _scope = cred.scope();
-            Path::lookup_dir(dir)
+            Path::lookup_dir(dir.as_c_str())
         };
-        let root =
-            root.inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", &**dir, error))?;
+        let root = root
+            .inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", dir.as_c_str(), error))?;
         probe::check_path(&root)?;
         let cred = cred.creating_files_as(&root)?;
         let scope = cred.scope();

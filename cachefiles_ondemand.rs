@@ -48,6 +48,7 @@ mod namei;
 mod object;
 mod ondemand;
 mod probe;
+mod setup;
 mod vfs;
 mod volume;
 mod xattr;

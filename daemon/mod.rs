@@ -19,7 +19,6 @@
 pub(crate) mod command;
 
 use crate::cache::Cache;
-use crate::cache::Setup;
 use crate::daemon::command::Command;
 use crate::daemon::command::CopenAnswer;
 use crate::daemon::command::Mode;
@@ -31,6 +30,7 @@ use crate::kcompat::poll::PollTable;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::ondemand::device_read::Buffer;
 use crate::ondemand::engine::Engine;
+use crate::setup::Setup;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicUsize;

@@ -11,6 +11,7 @@ pub(crate) mod cache;
 pub(crate) mod cookie;
 pub(crate) mod netfs;
 pub(crate) mod stats;
+pub(crate) mod termination;
 pub(crate) mod volume;
 
 use kernel::ffi::c_void;

@@ -16,6 +16,7 @@ use crate::bindings;
 use crate::fscache::backend::object;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
+use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use core::marker::PhantomData;
@@ -63,6 +64,11 @@ impl CacheResources {
         unsafe { Cookie::from_raw(self.raw().cache_priv.cast()) }
     }
 
+    /// How often the object had been invalidated when the operation began.
+    pub(super) fn inval_counter(&self) -> u32 {
+        self.raw().inval_counter
+    }
+
     /// The object that is read.
     fn object<B: Backend>(&self) -> Option<ArcBorrow<'_, B::Object>> {
         // SAFETY: The operation's access keeps the object attached.
@@ -96,63 +102,6 @@ impl CacheResources {
     fn set_ops(&mut self, ops: &'static bindings::netfs_cache_ops) {
         // SAFETY: The resources are ours.
         unsafe { (*self.0.get()).ops = ops };
-    }
-}
-
-/// The netfs's callback for one read. It is called once: by one of the `end`s, or with `EIO` when
-/// this is dropped.
-pub(crate) struct Termination {
-    function: bindings::netfs_io_terminated_t,
-    private: *mut c_void,
-    cookie: *mut bindings::fscache_cookie,
-    inval_counter: u32,
-}
-
-impl Termination {
-    fn new(
-        resources: &CacheResources,
-        function: bindings::netfs_io_terminated_t,
-        private: *mut c_void,
-    ) -> Self {
-        Termination {
-            function,
-            private,
-            cookie: resources.cookie().as_ptr(),
-            inval_counter: resources.raw().inval_counter,
-        }
-    }
-
-    /// Ends a read of `len` bytes that came to `ret` bytes or a negative error number. Data of an
-    /// object that was invalidated meanwhile, and a short read, are errors. May be called in
-    /// interrupt context; the operation may be over when this returns.
-    pub(crate) fn end_read(self, ret: isize, len: usize, was_async: bool) {
-        // SAFETY: The operation's access keeps the cookie until the callback ends it.
-        let cookie = unsafe { Cookie::from_raw(self.cookie) };
-        let ret = match usize::try_from(ret) {
-            Err(_) => ret,
-            Ok(_) if cookie.inval_counter() != self.inval_counter => -(bindings::ESTALE as isize),
-            Ok(bytes) if bytes < len => -(bindings::EIO as isize),
-            Ok(_) => ret,
-        };
-        self.end(ret, was_async);
-    }
-
-    /// Ends the read with bytes or a negative error number.
-    pub(crate) fn end(mut self, ret: isize, was_async: bool) {
-        self.call(ret, was_async);
-    }
-
-    fn call(&mut self, ret: isize, was_async: bool) {
-        if let Some(function) = self.function.take() {
-            // SAFETY: The netfs passes the two together; this is the only call.
-            unsafe { function(self.private, ret, was_async) }
-        }
-    }
-}
-
-impl Drop for Termination {
-    fn drop(&mut self) {
-        self.call(-(bindings::EIO as isize), false);
     }
 }
 

@@ -48,9 +48,11 @@ impl<E: Env> Table<E> {
 
     /// Chooses the next deliverable message that fits into `room` bytes, in turn.
     ///
+    /// One that does not fit has used up a wake-up; another thread is woken for the rest.
+    ///
     /// An object_id is handed out to each delivery of an OPEN: 1, 2, 3 and so on. It is u32 and
     /// wraps, past 0, after 2^32 - 1 openings.
-    pub fn select(&mut self, room: usize) -> Selected<E> {
+    pub fn select(&mut self, room: usize, fx: &mut Effects<E>) -> Selected<E> {
         let found = match self.requests.first_marked(self.cursor, u32::MAX) {
             None if self.cursor > 0 => self.requests.first_marked(0, self.cursor - 1),
             found => found,
@@ -64,6 +66,7 @@ impl<E: Env> Table<E> {
             return Selected::Nothing;
         };
         if request.size > room {
+            fx.push(Effect::WakeDaemon);
             return Selected::TooSmall;
         }
         let (object, kind) = (request.object, request.kind);

@@ -47,7 +47,7 @@ impl Engine {
     /// queued, and the next call gets another one first if there is one.
     pub(crate) fn deliver(&self, buffer: Buffer) -> Result<usize> {
         loop {
-            let delivery = match self.run(|table, _| table.select(buffer.len)) {
+            let delivery = match self.run(|table, fx| table.select(buffer.len, fx)) {
                 Selected::Nothing => return Ok(0),
                 Selected::TooSmall => return Err(Errno::EMSGSIZE.into()),
                 Selected::Message(delivery) => delivery,

@@ -23,8 +23,8 @@
 //!   fd with a CLOSE that nobody waits for. Closing the device kills the table: all requests end
 //!   with EIO. The last fd to close, device or anonymous, withdraws the cache.
 //!
-//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`] and [`message`] know
-//! nothing of the kernel, and are tested in `user/core`. [`engine`] puts it under a lock and
+//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`] and
+//! [`message`] know nothing of the kernel, and are tested in `user/core`. [`engine`] puts it under a lock and
 //! carries out its effects. The wire format is in `docs/protocol.md`.
 
 #[allow(
@@ -39,6 +39,12 @@ pub(crate) mod answer;
     reason = "pure files are shared with user/core"
 )]
 pub(crate) mod delivery;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+pub(crate) mod ending;
 #[allow(
     unreachable_pub,
     dead_code,

@@ -13,7 +13,8 @@ use core::ops::DerefMut;
 /// Numbered places for values of type `T`, with one mark a place.
 ///
 /// A place is reserved first, which may allocate and sleep and happens outside the table's lock;
-/// [`Slots::publish`] then cannot fail.
+/// [`Slots::publish`] then cannot fail. Places are handed out in turn: one that was freed is not
+/// used again soon, so that what comes late for its last owner does not meet the next one.
 pub trait Slots<T> {
     /// A place that nobody else can take. Dropping it gives the place back.
     type Reservation;

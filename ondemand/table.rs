@@ -19,15 +19,14 @@
 //! - In state `Open { object_id }` the anonymous fd `object_id` is open.
 //! - A dead table holds no requests once [`More::Flush`] has run, and takes none.
 //!
-//! This file admits and dismisses; `delivery.rs` is what `read` and `poll` of the device see,
-//! `answer.rs` what the daemon does with what it got.
+//! This file admits; `delivery.rs` is what `read` and `poll` of the device see, `answer.rs` what the
+//! daemon does with what it got, `ending.rs` how objects, openings and the whole cache end.
 
 use crate::errno::Errno;
 use crate::ondemand::queue::Effect;
 use crate::ondemand::queue::Effects;
 use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Kind;
-use crate::ondemand::queue::More;
 use crate::ondemand::queue::ObjectPlace;
 use crate::ondemand::queue::OwnedObject;
 use crate::ondemand::queue::OwnedRequest;
@@ -37,9 +36,6 @@ use crate::ondemand::queue::Slots;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
-
-/// Objects that one hold of the lock looks at when it walks over all of them.
-const OBJECTS_A_BATCH: u32 = 64;
 
 /// A request that was not taken, with what it came with.
 pub struct Refused<E: Env> {
@@ -60,7 +56,7 @@ pub struct Table<E: Env> {
     pub(super) cursor: u32,
     /// The object_id that the latest OPEN was given; 0 before the first.
     pub(super) last_object_id: u32,
-    dead: bool,
+    pub(super) dead: bool,
 }
 
 impl<E: Env> Table<E> {
@@ -220,216 +216,6 @@ impl<E: Env> Table<E> {
         Awaited::Pending
     }
 
-    /// Puts an object into its final state, ends its requests with `EIO`, and asks the daemon to
-    /// close the object's fd if there is one, with the CLOSE that the caller brings.
-    ///
-    /// Returns what was not needed.
-    pub fn drop_object(
-        &mut self,
-        object: u32,
-        close: Option<(RequestPlace<E>, OwnedRequest<E>)>,
-        fx: &mut Effects<E>,
-    ) -> Option<(RequestPlace<E>, OwnedRequest<E>)> {
-        let entry = match self.objects.get(object) {
-            Some(entry) => entry,
-            None => return close,
-        };
-        entry.set_state(State::Dropping);
-        let fd = entry.fd;
-        fx.push(Effect::WakeObject(entry.handle.clone()));
-        fx.set_more(More::Drop(object));
-
-        match (close, fd) {
-            (Some((place, mut request)), Some(object_id)) if !self.dead => {
-                request.kind = Kind::Close { object_id };
-                request.phase = Phase::New;
-                let msg_id = self.publish(object, place, request);
-                self.deliverable(msg_id, fx);
-                None
-            }
-            (unused, _) => unused,
-        }
-    }
-
-    /// Makes the table dead: no request is taken any more, all that are queued end with `EIO`.
-    pub fn flush(&mut self, fx: &mut Effects<E>) {
-        self.dead = true;
-        fx.set_more(More::Flush);
-    }
-
-    /// Does the next part of what one hold of the lock did not finish.
-    pub fn resume(&mut self, more: More, fx: &mut Effects<E>) {
-        match more {
-            More::Reap(object) => self.reap(object, fx),
-            More::Drop(object) => self.drain_object(object, fx),
-            More::Restore(from) => self.restore_from(from, fx),
-            More::Flush => self.drain_queue(fx),
-            More::WakeAll(from) => self.wake_from(from, fx),
-        }
-    }
-
-    /// `restore`: makes every delivered, unanswered OPEN deliverable again whose fd is closed, and
-    /// those whose fd is still open as soon as it closes. READs need nothing: they became
-    /// deliverable, or parked, when their fd closed.
-    pub fn restore(&mut self, fx: &mut Effects<E>) {
-        self.restore_from(0, fx);
-    }
-
-    fn restore_from(&mut self, from: u32, fx: &mut Effects<E>) {
-        let mut at = from;
-        for _ in 0..OBJECTS_A_BATCH {
-            let Some(id) = self.objects.first(at) else {
-                fx.push(Effect::WakeDaemon);
-                return;
-            };
-            self.restore_object(id);
-            match id.checked_add(1) {
-                Some(next) => at = next,
-                None => {
-                    fx.push(Effect::WakeDaemon);
-                    return;
-                }
-            }
-        }
-        fx.set_more(More::Restore(at));
-    }
-
-    fn restore_object(&mut self, id: u32) {
-        let Some(entry) = self.objects.get(id) else {
-            return;
-        };
-        let State::Reopening(Opening::Pending { msg_id }) = entry.state else {
-            return;
-        };
-        let fd = entry.fd;
-        let Some(request) = self.requests.get(msg_id) else {
-            return;
-        };
-        match request.phase {
-            Phase::Delivered { object_id } if fd != Some(object_id) => self.renew(msg_id),
-            Phase::Delivered { .. } | Phase::InDelivery { .. } => request.reissue = true,
-            _ => {}
-        }
-    }
-
-    /// Ends an opening without success: the object is closed, what was held back for it fails.
-    pub(super) fn fail_opening(&mut self, object: u32, errno: Errno, fx: &mut Effects<E>) {
-        let Some(entry) = self.objects.get(object) else {
-            return;
-        };
-        entry.set_state(State::Close);
-        entry.error = errno;
-        entry.failures = entry.failures.wrapping_add(1);
-        entry.untold = !entry.ready;
-        let handle = entry.handle.clone();
-        let mut at = entry.head;
-        let mut failed = false;
-        while let Some(msg_id) = at {
-            let Some(request) = self.requests.get(msg_id) else {
-                break;
-            };
-            at = request.next;
-            if request.phase == Phase::Parked {
-                request.phase = Phase::Failed(Errno::EIO);
-                failed = true;
-            }
-        }
-        fx.push(Effect::WakeObject(handle));
-        if failed {
-            fx.set_more(More::Reap(object));
-        }
-    }
-
-    fn reap(&mut self, object: u32, fx: &mut Effects<E>) {
-        let mut at = self.objects.get(object).and_then(|entry| entry.head);
-        let mut handed_out = 0;
-        while let Some(msg_id) = at {
-            let Some(request) = self.requests.get(msg_id) else {
-                return;
-            };
-            at = request.next;
-            let Phase::Failed(errno) = request.phase else {
-                continue;
-            };
-            if handed_out == Effects::<E>::BATCH {
-                fx.set_more(More::Reap(object));
-                return;
-            }
-            if let Some(request) = self.take(msg_id) {
-                fx.push(Effect::Complete(request, Err(errno)));
-                handed_out += 1;
-            }
-        }
-    }
-
-    fn drain_object(&mut self, object: u32, fx: &mut Effects<E>) {
-        let Some(entry) = self.objects.get(object) else {
-            return;
-        };
-        let mut at = entry.head;
-        let mut handed_out = 0;
-        while let Some(msg_id) = at {
-            let Some(request) = self.requests.get(msg_id) else {
-                break;
-            };
-            at = request.next;
-            if matches!(request.kind, Kind::Close { .. }) {
-                continue;
-            }
-            if handed_out == Effects::<E>::BATCH {
-                fx.set_more(More::Drop(object));
-                return;
-            }
-            if let Some(request) = self.take(msg_id) {
-                fx.push(Effect::Complete(request, Err(Errno::EIO)));
-                handed_out += 1;
-            }
-        }
-        self.forget_if_done(object, fx);
-    }
-
-    fn drain_queue(&mut self, fx: &mut Effects<E>) {
-        for _ in 0..Effects::<E>::BATCH {
-            let Some(msg_id) = self.requests.first(0) else {
-                fx.set_more(More::WakeAll(0));
-                return;
-            };
-            if let Some(request) = self.take(msg_id) {
-                fx.push(Effect::Complete(request, Err(Errno::EIO)));
-            }
-        }
-        fx.set_more(More::Flush);
-    }
-
-    fn wake_from(&mut self, from: u32, fx: &mut Effects<E>) {
-        let mut at = from;
-        for _ in 0..Effects::<E>::BATCH {
-            let Some((id, handle)) = self.next_object(at) else {
-                return;
-            };
-            fx.push(Effect::WakeObject(handle));
-            match id.checked_add(1) {
-                Some(next) => at = next,
-                None => return,
-            }
-        }
-        fx.set_more(More::WakeAll(at));
-    }
-
-    /// Takes a dropped object's entry out once its last anonymous fd is closed and no request
-    /// names it.
-    pub(super) fn forget_if_done(&mut self, object: u32, fx: &mut Effects<E>) {
-        let done = match self.objects.get(object) {
-            Some(entry) => entry.state == State::Dropping && entry.fds == 0 && entry.head.is_none(),
-            None => false,
-        };
-        if done {
-            if let Some(entry) = self.objects.take(object) {
-                fx.push(Effect::Forget(entry));
-            }
-        }
-    }
-
     /// A closed object is wanted: have its OPEN sent.
     pub(super) fn want_open(&mut self, object: u32, fx: &mut Effects<E>) {
         if let Some(entry) = self.objects.get(object) {
@@ -455,7 +241,7 @@ impl<E: Env> Table<E> {
     }
 
     /// Fills a place and appends the request to its object's list.
-    fn publish(
+    pub(super) fn publish(
         &mut self,
         object: u32,
         place: RequestPlace<E>,

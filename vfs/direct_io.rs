@@ -5,7 +5,7 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h) (`struct kiocb`)
 
 use crate::bindings;
-use crate::fscache::netfs::Termination;
+use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use kernel::ffi::c_long;

@@ -32,6 +32,7 @@ pub mod daemon {
 pub mod ondemand {
     pub mod answer;
     pub mod delivery;
+    pub mod ending;
     #[path = "../user/core/src/model/inspect.rs"]
     pub mod inspect;
     pub mod message;

@@ -235,7 +235,7 @@ impl Sim {
             .collect();
         ensure!(copy.readable() != marked.is_empty(), "poll against marks");
         while !marked.is_empty() {
-            match copy.select(usize::MAX) {
+            match copy.select(usize::MAX, &mut Effects::new()) {
                 Selected::Message(delivery) if marked.contains(&delivery.msg_id) => {
                     marked.retain(|msg_id| *msg_id != delivery.msg_id);
                 }
@@ -248,7 +248,7 @@ impl Sim {
             }
         }
         ensure!(
-            matches!(copy.select(usize::MAX), Selected::Nothing) && !copy.readable(),
+            matches!(copy.select(usize::MAX, &mut Effects::new()), Selected::Nothing) && !copy.readable(),
             "more is selected than was marked"
         );
         Ok(())

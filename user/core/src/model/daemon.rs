@@ -57,7 +57,7 @@ const ROUNDS: usize = 8;
 impl Sim {
     /// A thread of the daemon begins to `read` the device with a buffer of `room` bytes.
     pub fn begin(&mut self, thread: u8, room: usize) -> Begun {
-        let selected = self.hold(|table, _| table.select(room));
+        let selected = self.hold(|table, fx| table.select(room, fx));
         let delivery = match selected {
             Selected::Nothing => return Begun::Nothing,
             Selected::TooSmall => return Begun::TooSmall,

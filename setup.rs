@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
+//! become.
+
+use crate::limits::Limits;
+use kernel::prelude::*;
+use kernel::str::CStr;
+
+/// A word of the daemon's: any bytes but NUL.
+///
+/// # Invariants
+///
+/// The last byte is the only NUL.
+pub(crate) struct Text(KVec<u8>);
+
+impl Text {
+    /// # Errors
+    ///
+    /// `EINVAL` if there is a NUL inside, `ENOMEM`.
+    fn new(bytes: &[u8]) -> Result<Self> {
+        let mut text = KVec::with_capacity(bytes.len() + 1, GFP_KERNEL)?;
+        text.extend_from_slice(bytes, GFP_KERNEL)?;
+        text.push(0, GFP_KERNEL)?;
+        CStr::from_bytes_with_nul(&text)?;
+        // INVARIANT: Just checked.
+        Ok(Text(text))
+    }
+
+    /// As a string of C.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).unwrap_or(kernel::c_str!(""))
+    }
+}
+
+/// What was set so far.
+#[derive(Default)]
+pub(crate) struct Setup {
+    dir: Option<Text>,
+    tag: Option<Text>,
+    /// How full the file system may become.
+    pub(crate) limits: Limits,
+}
+
+fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {
+    if place.is_some() {
+        pr_err!("{name} is set already\n");
+        return Err(EEXIST);
+    }
+    *place = Some(Text::new(value)?);
+    Ok(())
+}
+
+impl Setup {
+    /// `dir PATH`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if it was set, `ENOMEM`.
+    pub(crate) fn set_dir(&mut self, path: &[u8]) -> Result {
+        set_once(&mut self.dir, "the cache directory", path)
+    }
+
+    /// `tag NAME`. Errors as [`Setup::set_dir`].
+    pub(crate) fn set_tag(&mut self, name: &[u8]) -> Result {
+        set_once(&mut self.tag, "the cache tag", name)
+    }
+
+    /// The cache's directory.
+    pub(crate) fn dir(&self) -> Option<&Text> {
+        self.dir.as_ref()
+    }
+
+    /// The cache's name.
+    pub(crate) fn tag(&self) -> Option<&Text> {
+        self.tag.as_ref()
+    }
+}
