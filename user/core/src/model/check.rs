@@ -248,7 +248,10 @@ impl Sim {
             }
         }
         ensure!(
-            matches!(copy.select(usize::MAX, &mut Effects::new()), Selected::Nothing) && !copy.readable(),
+            matches!(
+                copy.select(usize::MAX, &mut Effects::new()),
+                Selected::Nothing
+            ) && !copy.readable(),
             "more is selected than was marked"
         );
         Ok(())
