@@ -93,7 +93,10 @@ selected_selftests() {
 selftests() {
     local left run=0 rc name flags=() seconds=600
     ((${#KERNEL_FLAGS[@]})) && seconds=1500
-    [[ $BACKEND == c ]] && flags=(--expect-c)
+    case $BACKEND in
+    rust) flags=(--other-module "$KERNEL/fs/cachefiles/cachefiles.ko") ;;
+    c) flags=(--expect-c --other-module "$MODULE") ;;
+    esac
     mapfile -t left < <(selected_selftests)
     for name in "${left[@]}"; do
         [[ $name != \?* ]] || die "no selftest begins with ${name#?}; see ondemand-selftest --list"
