@@ -109,6 +109,8 @@ selftests() {
         mapfile -t left < <(printf '%s\n' "${left[@]}" |
             grep -vxFf <(printf '%s\n' "${KTAP_NAMES[@]}") || true)
         ((${#left[@]})) || break
+        # Out of time, but not for want of progress: on with the rest.
+        ((rc == 124 && ${#KTAP_NAMES[@]})) && continue
         # What has no result and comes first is what the guest was at.
         failed "${left[0]} (no result: the guest ended with status $rc)"
         left=("${left[@]:1}")
