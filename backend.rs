@@ -3,6 +3,7 @@
 //! fscache's door: what it asks of a cache, passed to the rooms that do it.
 
 use crate::cache::Cache;
+use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
@@ -10,6 +11,7 @@ use crate::fscache::cookie::Flag;
 use crate::fscache::netfs::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::io::CacheReads;
+use crate::kcompat::print::ratelimit;
 use crate::object::Object;
 use crate::volume::Volume;
 use kernel::prelude::*;
@@ -38,7 +40,10 @@ impl Backend for Cache {
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {
         Object::lookup(&volume.into(), cookie).inspect_err(|error| {
-            pr_err!("object '{}': {:?}\n", BStr::from_bytes(cookie.key()), error)
+            // A netfs that is not served was told of once.
+            if *error != Errno::EOPNOTSUPP.into() && ratelimit() {
+                pr_err!("object '{}': {:?}\n", BStr::from_bytes(cookie.key()), error);
+            }
         })
     }
 

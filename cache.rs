@@ -11,6 +11,8 @@ use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
 use crate::fscache::cache::CacheCookie;
 use crate::fscache::stats;
+use crate::fscache::volume::VolumeCookie;
+use crate::kcompat::print::ratelimit;
 use crate::limits::Amounts;
 use crate::limits::Resource;
 use crate::ondemand::engine::Engine;
@@ -72,7 +74,15 @@ impl Live {
 pub(crate) struct Volumes {
     closed: bool,
     next: u64,
-    attached: RBTree<u64, Attachment<Cache>>,
+    attached: RBTree<u64, Attached>,
+}
+
+/// A volume that is in use.
+struct Attached {
+    /// The right to detach it; taken by whoever does.
+    attachment: Option<Attachment<Cache>>,
+    /// The withdrawal has waited for its accesses, or is about to.
+    withdrawn: bool,
 }
 
 /// A cache that is, or was, bound.
@@ -228,7 +238,9 @@ impl Cache {
         };
         let outcome = opened.handle.validate(size);
         if let Err(error) = outcome {
-            pr_warn!("{}: opening failed: {:?}\n", opened.handle, error);
+            if ratelimit() {
+                pr_warn!("{}: opening failed: {:?}\n", opened.handle, error);
+            }
         }
         self.engine()
             .copen_finish(&opened, outcome.map_err(Errno::from));
@@ -272,29 +284,44 @@ impl Cache {
         }
     }
 
-    /// Remembers an attached volume and tells its number.
+    /// Remembers and pins a volume that is being attached, and tells its number. It is remembered
+    /// until [`Cache::forget_volume`].
     ///
     /// # Errors
     ///
     /// `EIO` if the cache is being withdrawn, `ENOMEM`.
-    pub(crate) fn attach(&self, attachment: Attachment<Self>) -> Result<u64> {
+    pub(crate) fn attach(
+        &self,
+        cookie: &VolumeCookie,
+        attachment: Attachment<Self>,
+    ) -> Result<u64> {
         let mut volumes = self.volumes.lock();
         if volumes.closed {
             return Err(EIO);
         }
         let number = volumes.next;
+        let attached = Attached {
+            attachment: Some(attachment),
+            withdrawn: false,
+        };
         volumes
             .attached
-            .try_create_and_insert(number, attachment, GFP_KERNEL)?;
+            .try_create_and_insert(number, attached, GFP_KERNEL)?;
         volumes.next += 1;
+        cookie.pin();
         Ok(number)
     }
 
-    /// Forgets a volume; `None` if the withdrawal was faster.
+    /// Hands out the right to detach a volume; `None` if the withdrawal was faster.
     pub(crate) fn detach(&self, number: u64) -> Option<Attachment<Self>> {
-        let attachment = self.volumes.lock().attached.remove(&number);
+        let mut volumes = self.volumes.lock();
+        volumes.attached.get_mut(&number)?.attachment.take()
+    }
+
+    /// Forgets a volume whose directories are free again; tells the withdrawal.
+    pub(crate) fn forget_volume(&self, number: u64) {
+        self.volumes.lock().attached.remove(&number);
         self.volume_freed.notify_all();
-        attachment
     }
 
     /// Takes the cache out of service. Called once, when the last file descriptor is closed; the
@@ -304,16 +331,16 @@ impl Cache {
             return;
         };
         pr_info!("File cache on {} unregistering\n", &*self.name);
-        live.fscache.withdraw();
+        let withdrawn = live.fscache.withdraw();
         self.volumes.lock().closed = true;
         self.withdraw_volume_accesses();
         self.withdraw_objects();
-        live.fscache.wait_for_objects();
+        withdrawn.wait_for_objects();
         self.free_volumes();
         if let Err(error) = self.sync(&live) {
             pr_err!("syncing the cache's file system failed: {:?}\n", error);
         }
-        drop(live.fscache.take_private());
+        drop(withdrawn.take_private());
         drop(self.live.lock().take());
     }
 
@@ -323,18 +350,22 @@ impl Cache {
     }
 
     /// Waits, volume by volume, until no access to them is under way.
+    ///
+    /// A reference to a volume is never dropped with the lock held: it may be the last one, and
+    /// fscache frees the volume then.
     fn withdraw_volume_accesses(&self) {
         loop {
-            let next = self
-                .volumes
-                .lock()
-                .attached
-                .values()
-                .filter_map(|attachment| attachment.volume().upgrade())
-                .find(|volume| volume.accesses() != 0);
-            match next {
-                Some(volume) => volume.withdraw(),
-                None => return,
+            let next = {
+                let mut volumes = self.volumes.lock();
+                let Some(attached) = volumes.attached.values_mut().find(|it| !it.withdrawn) else {
+                    return;
+                };
+                attached.withdrawn = true;
+                let attachment = attached.attachment.as_ref();
+                attachment.and_then(|attachment| attachment.volume().upgrade())
+            };
+            if let Some(volume) = next {
+                volume.withdraw();
             }
         }
     }
@@ -354,25 +385,23 @@ impl Cache {
     fn free_volumes(&self) {
         let mut volumes = self.volumes.lock();
         loop {
-            let found = volumes
-                .attached
-                .iter()
-                .find_map(|(number, attachment)| Some((*number, attachment.volume().upgrade()?)));
-            let Some((number, cookie)) = found else {
-                if volumes.attached.iter().next().is_none() {
-                    return;
+            let taken = volumes.attached.values_mut().find_map(|attached| {
+                let cookie = attached.attachment.as_ref()?.volume().upgrade()?;
+                Some((cookie, attached.attachment.take()?))
+            });
+            if let Some((cookie, attachment)) = taken {
+                drop(volumes);
+                if let Some(volume) = attachment.detach(&cookie) {
+                    Volume::finish(&volume, &cookie);
                 }
-                // fscache is freeing those that are left, and tells us in `free_volume`.
+                drop(cookie);
+                volumes = self.volumes.lock();
+            } else if volumes.attached.iter().next().is_none() {
+                return;
+            } else {
+                // fscache is freeing those that are left, and `forget_volume` tells us.
                 self.volume_freed.wait(&mut volumes);
-                continue;
-            };
-            let attachment = volumes.attached.remove(&number);
-            drop(volumes);
-            if let Some(volume) = attachment.and_then(|attachment| attachment.detach(&cookie)) {
-                Volume::finish(&volume, &cookie);
             }
-            drop(cookie);
-            volumes = self.volumes.lock();
         }
     }
 }

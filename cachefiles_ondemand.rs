@@ -89,6 +89,7 @@ impl kernel::Module for CachefilesOndemand {
 
 impl Drop for CachefilesOndemand {
     fn drop(&mut self) {
+        fscache::flush_workers();
         pr_info!("unloaded\n");
     }
 }

@@ -45,10 +45,11 @@ impl Span {
     }
 }
 
-/// The first hole in `span`.
-fn first_hole(file: &File, span: Span) -> Result<Option<Span>> {
+/// The first hole in `span`, of an object of `size` bytes. What lies behind the object's end in its
+/// last page needs no data.
+fn first_hole(file: &File, span: Span, size: u64) -> Result<Option<Span>> {
     let mut at = span.start;
-    while at < span.end {
+    while at < span.end.min(size) {
         match store_file::extent(file, at)? {
             Extent::Data(to) if to > at => at = to,
             // A file system that says so would have us look for ever.
@@ -76,8 +77,9 @@ impl Object {
     fn bring_in(&self, start: u64, len: usize) -> Result<ARef<File>> {
         let engine = self.cache().engine();
         engine.wait_open(self)?;
-        let Current { file, size } = self.current()?;
-        let end = size.and_then(namei::padded).ok_or(EIO)?;
+        let Current { file, size, .. } = self.current()?;
+        let size = size.ok_or(EIO)?;
+        let end = namei::padded(size).ok_or(EIO)?;
         let wanted = Span::around(start, len as u64)
             .filter(|span| span.end <= end)
             .ok_or(EIO)?;
@@ -87,7 +89,7 @@ impl Object {
         loop {
             let hole = {
                 let _scope = self.cache().cred().scope();
-                first_hole(&file, left)?
+                first_hole(&file, left, size)?
             };
             let Some(hole) = hole else {
                 return Ok(file);
@@ -111,7 +113,12 @@ impl Object {
     /// See [`anon_fd`](crate::ondemand::anon_fd).
     pub(crate) fn fill(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
-        let Current { file, size } = self.current()?;
+        let Current { file, size, new } = self.current()?;
+        if size.is_none() && !new {
+            // Whether the file that was found is this object's is told by `copen`: until then its
+            // attribute vouches for what is in it.
+            return Err(Errno::ENOBUFS.into());
+        }
         let to = pos.checked_add(len).ok_or(EFBIG)?;
         // A part of a block would make all of it data, zeros included; only the object's own end
         // may be such a part.
@@ -228,7 +235,6 @@ impl Operations for CacheReads {
         termination: Termination,
     ) {
         stats::count_read();
-        let _scope = object.cache().cred().scope();
-        direct_io::read(file, start, iter, termination);
+        direct_io::read(object.cache().cred(), file, start, iter, termination);
     }
 }

@@ -55,8 +55,10 @@ pub(crate) struct Stored {
 
 /// An object's part that is worked on with the disk.
 pub(crate) struct Store {
-    pub(crate) bound: Option<Bound>,
+    /// Before `bound`: the mark on the file goes before the object is uncounted, since the next
+    /// user may come then.
     pub(crate) stored: Option<Stored>,
+    pub(crate) bound: Option<Bound>,
     /// Bytes, as the daemon told them when the object was opened for the first time.
     pub(crate) size: Option<u64>,
 }
@@ -68,6 +70,8 @@ pub(crate) struct Current {
     pub(crate) file: ARef<File>,
     /// Where the object ends, in bytes; not known before it was opened.
     pub(crate) size: Option<u64>,
+    /// The file was made for this object, so that nothing vouches for what was in it before.
+    pub(crate) new: bool,
 }
 
 /// An object.
@@ -129,10 +133,11 @@ impl Object {
         let current = Current {
             file: stored.file.file().clone(),
             size: None,
+            new: stored.unnamed,
         };
         let store = Store {
-            bound: Some(bound),
             stored: Some(stored),
+            bound: Some(bound),
             size: None,
         };
         let object = Arc::pin_init(
@@ -250,6 +255,7 @@ impl Object {
         let current = Current {
             file: stored.file.file().clone(),
             size: Some(size),
+            new: stored.unnamed,
         };
         store.size = Some(size);
         let old = self.current.lock().replace(current);
@@ -279,13 +285,16 @@ impl Object {
         let current = Current {
             file: new.file.file().clone(),
             size,
+            new: true,
         };
         let old = core::mem::replace(stored, new);
         let old_current = self.current.lock().replace(current);
         cookie.set_flag(Flag::NeedsUpdate, true);
         cookie.resume_after_invalidation();
         if !old.unnamed {
-            namei::delete(&bound.volume, self.key_hash, &old)?;
+            // The object has its new file all the same; the old one is replaced at the commit.
+            let deleted = namei::delete(&bound.volume, self.key_hash, &old);
+            self.warn_if_failed("deleting the old file", deleted);
         }
         drop((old, old_current));
         Ok(())

@@ -18,11 +18,17 @@ use kernel::sync::Arc;
 
 const FANOUT: usize = 256;
 
-/// A volume's directories, pinned as long as it is in use.
+/// A volume in use.
 pub(crate) struct Volume {
     cache: Arc<Cache>,
     number: u64,
     key: KVec<u8>,
+    /// `None` while the volume is being dropped.
+    dirs: Option<Dirs>,
+}
+
+/// A volume's directories, pinned as long as it is in use.
+struct Dirs {
     dir: PinnedDir,
     fanout: KVec<PinnedDir>,
 }
@@ -52,21 +58,17 @@ impl Volume {
         drop(scope);
         let mut volume_key = KVec::new();
         volume_key.extend_from_slice(cookie.key(), GFP_KERNEL)?;
-        let number = cache.attach(attachment)?;
+        let number = cache.attach(cookie, attachment)?;
         let volume = Arc::new(
             Volume {
                 cache: cache.clone(),
                 number,
                 key: volume_key,
-                dir,
-                fanout,
+                dirs: Some(Dirs { dir, fanout }),
             },
             GFP_KERNEL,
         )
-        .inspect_err(|_| {
-            cache.detach(number);
-        })?;
-        cookie.pin();
+        .inspect_err(|_| cookie.unpin())?;
         Ok(volume)
     }
 
@@ -88,15 +90,26 @@ impl Volume {
     /// The directory for files of this key hash.
     pub(crate) fn fanout(&self, key_hash: u32) -> Option<&PinnedDir> {
         let [low, ..] = key_hash.to_le_bytes();
-        self.fanout.get(usize::from(low))
+        self.dirs.as_ref()?.fanout.get(usize::from(low))
     }
 
     /// Notes on disk that the volume was in use to the end.
     pub(crate) fn finish(volume: &Arc<Self>, cookie: &VolumeCookie) {
         let _scope = volume.cache.cred().scope();
-        if let Err(error) = xattr::set_volume(volume.dir.path(), cookie.coherency()) {
+        let Some(dirs) = &volume.dirs else {
+            return;
+        };
+        if let Err(error) = xattr::set_volume(dirs.dir.path(), cookie.coherency()) {
             pr_warn!("setting a volume's attribute failed: {:?}\n", error);
         }
+    }
+}
+
+impl Drop for Volume {
+    /// The directories are free before the withdrawal, and with it the next user, is told.
+    fn drop(&mut self) {
+        drop(self.dirs.take());
+        self.cache.forget_volume(self.number);
     }
 }
 
@@ -141,10 +154,10 @@ pub(crate) fn bury_dentry(
     /// Graves that were dug by an earlier cache may be in the way.
     const TRIES: usize = 1000;
     for _ in 0..TRIES {
-        let seconds = kernel::time::Ktime::ktime_get().to_ms() / 1000;
+        let seconds = crate::kcompat::time::real_seconds();
         let grave = kernel::str::CString::try_from_fmt(kernel::fmt!(
             "{:08x}{:08x}",
-            seconds as u32,
+            seconds,
             live.next_grave()
         ))?;
         match parent.bury_dir(victim, live.graveyard(), grave.as_bytes()) {

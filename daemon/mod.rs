@@ -68,7 +68,7 @@ enum Life {
     Setup(Setup),
     /// `bind` has succeeded.
     Bound(Arc<Cache>),
-    /// The device was closed, or a bind is in progress.
+    /// The last file descriptor was closed.
     Gone,
 }
 

@@ -87,6 +87,9 @@ impl<B: Backend> Attachment<B> {
     /// Detaches `volume`, which must be the one of this attachment, and gives back its private
     /// data.
     pub(crate) fn detach(self, volume: &VolumeCookie) -> Option<Arc<B::Volume>> {
+        if !self.volume.is(volume) {
+            return None;
+        }
         // SAFETY: The attachment is the only right to it and is used up. Both of its users hold
         // it when no cookie of the volume is in use: fscache frees a volume only then, and a
         // withdrawal waits for it.
@@ -141,8 +144,8 @@ impl<B: Backend> Table<B> {
         if private.is_null() {
             return;
         }
-        // SAFETY: Set by `acquire_volume`. fscache holds an access to the volume, which a
-        // withdrawal waits for before it takes the data out.
+        // SAFETY: Set by `acquire_volume`. The volume's last reference is gone, so that a
+        // withdrawal, which needs one, cannot take the data out meanwhile.
         let attachment =
             B::free_volume(unsafe { <Arc<B::Volume> as ForeignOwnable>::borrow(private) });
         if let Some(attachment) = attachment {

@@ -67,9 +67,10 @@ impl<B: Backend> CacheCookie<B> {
     }
 
     /// Closes the cache to new accesses; sleeps until those to the cache itself have ended.
-    pub(crate) fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) -> Withdrawn<'_, B> {
         // SAFETY: The cache is live by the type invariant.
-        unsafe { bindings::fscache_withdraw_cache(self.cache.as_ptr()) }
+        unsafe { bindings::fscache_withdraw_cache(self.cache.as_ptr()) };
+        Withdrawn(self)
     }
 
     /// Accounts for an object until the result is dropped.
@@ -80,17 +81,28 @@ impl<B: Backend> CacheCookie<B> {
         CountedObject(self.cache)
     }
 
-    /// Sleeps until there are no objects.
-    pub(crate) fn wait_for_objects(&self) {
+    fn wait_for_objects(&self) {
         // SAFETY: The cache is live by the type invariant.
         unsafe { bindings::fscache_wait_for_objects(self.cache.as_ptr()) }
     }
+}
 
-    /// Gives back, after a withdrawal, what [`CacheCookie::add`] was given, so that it can be
-    /// dropped. No function of the backend runs any more.
-    pub(crate) fn take_private(&self) -> Option<Arc<B::Cache>> {
-        // SAFETY: Nobody looks at the field of a withdrawn cache that has no volumes.
-        let private = unsafe { super::take_pointer(&mut (*self.cache.as_ptr()).cache_priv) };
+/// A cache that is closed to new accesses.
+pub(crate) struct Withdrawn<'a, B: Backend>(&'a CacheCookie<B>);
+
+impl<B: Backend> Withdrawn<'_, B> {
+    /// Sleeps until there are no objects.
+    pub(crate) fn wait_for_objects(&self) {
+        self.0.wait_for_objects();
+    }
+
+    /// Gives back what [`CacheCookie::add`] was given, so that it can be dropped, once there are no
+    /// objects. The caller has waited for the accesses to all volumes.
+    pub(crate) fn take_private(self) -> Option<Arc<B::Cache>> {
+        self.wait_for_objects();
+        // SAFETY: Only `acquire_volume` looks at the field, inside an access to a volume; a
+        // withdrawn cache grants no new ones.
+        let private = unsafe { super::take_pointer(&mut (*self.0.cache.as_ptr()).cache_priv) };
         // SAFETY: Null, or put there by `add`.
         unsafe { Arc::try_from_foreign(private) }
     }

@@ -16,6 +16,13 @@ pub(crate) mod volume;
 
 use kernel::ffi::c_void;
 
+/// Waits until fscache's workers have left the backend. fscache does not pin a backend's module: a
+/// worker may be on its way out of a function whose effect has let the last user go.
+pub(crate) fn flush_workers() {
+    // SAFETY: The queue lives as long as fscache, which this module uses.
+    unsafe { crate::bindings::flush_fscache_wq() }
+}
+
 /// Takes a private pointer out of its place.
 ///
 /// # Safety

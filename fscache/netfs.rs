@@ -57,10 +57,10 @@ impl CacheResources {
         unsafe { &*self.0.get() }
     }
 
-    /// The cookie that is read.
-    pub(crate) fn cookie<'a>(&self) -> &'a Cookie {
-        // SAFETY: The operation's access keeps the cookie, which outlives the call that this
-        // borrow is used in.
+    /// The cookie that is read. The callers, all in this folder, use it only during the call that
+    /// they were given the resources for.
+    pub(super) fn cookie<'a>(&self) -> &'a Cookie {
+        // SAFETY: The operation's access keeps the cookie during that call.
         unsafe { Cookie::from_raw(self.raw().cache_priv.cast()) }
     }
 

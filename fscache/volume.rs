@@ -72,16 +72,16 @@ impl VolumeCookie {
         unsafe { core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into()) }
     }
 
-    /// How many accesses are under way; a volume in use has one of its own.
-    pub(crate) fn accesses(&self) -> i32 {
-        // SAFETY: The volume is live.
-        unsafe { bindings::fscache_volume_accesses(self.as_ptr()) }
-    }
-
     /// Keeps the count of accesses above zero until [`VolumeCookie::withdraw`].
     pub(crate) fn pin(&self) {
         // SAFETY: The volume is live.
         unsafe { bindings::fscache_pin_volume(self.as_ptr()) }
+    }
+
+    /// Takes back a [`VolumeCookie::pin`] of a volume that was not attached after all.
+    pub(crate) fn unpin(&self) {
+        // SAFETY: The volume is live, and pinned by the caller.
+        unsafe { bindings::fscache_unpin_volume(self.as_ptr()) }
     }
 
     /// Withdraws the volume: sleeps until no access is under way.
@@ -130,6 +130,11 @@ impl WeakVolume {
         // INVARIANT: fscache calls `free_volume` before it frees the volume, and the cache lets go
         // of this value there.
         WeakVolume(NonNull::from(volume).cast())
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is(&self, volume: &VolumeCookie) -> bool {
+        self.0.as_ptr() == volume.as_ptr()
     }
 
     /// The volume with a reference, unless its last one is gone.

@@ -13,6 +13,7 @@ pub(crate) mod miscdevice;
 pub(crate) mod module_param;
 pub(crate) mod poll;
 pub(crate) mod print;
+pub(crate) mod time;
 pub(crate) mod tracepoint;
 pub(crate) mod workqueue;
 pub(crate) mod xarray;

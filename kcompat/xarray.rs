@@ -53,9 +53,10 @@ fn index(id: u32) -> usize {
     id as usize
 }
 
-/// Hands out places of an array.
-pub(crate) struct Reserver {
+/// Hands out places of an array of `T`.
+pub(crate) struct Reserver<T> {
     array: Arc<Inner>,
+    _values: PhantomData<fn(T)>,
 }
 
 /// A place that is neither free nor filled. Dropping it frees the place.
@@ -63,19 +64,20 @@ pub(crate) struct Reserver {
 /// # Invariants
 ///
 /// The entry at `id` is reserved in `array`, and this is its only owner.
-pub(crate) struct Reservation {
+pub(crate) struct Reservation<T> {
     array: Arc<Inner>,
     id: u32,
+    _values: PhantomData<fn(T)>,
 }
 
-impl Reservation {
+impl<T> Reservation<T> {
     /// The place's number.
     pub(crate) fn id(&self) -> u32 {
         self.id
     }
 }
 
-impl Drop for Reservation {
+impl<T> Drop for Reservation<T> {
     fn drop(&mut self) {
         // SAFETY: The array is initialised; the entry is ours by the type invariant.
         unsafe { bindings::xa_erase(self.array.ptr(), index(self.id)) };
@@ -101,7 +103,7 @@ unsafe impl<T: Send> Send for Values<T> {}
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn new<T: 'static>() -> Result<(Reserver, Values<T>)> {
+pub(crate) fn new<T: 'static>() -> Result<(Reserver<T>, Values<T>)> {
     let array = Arc::pin_init(
         pin_init!(Inner {
             array <- Opaque::ffi_init(|slot| {
@@ -116,16 +118,20 @@ pub(crate) fn new<T: 'static>() -> Result<(Reserver, Values<T>)> {
         array: array.clone(),
         _values: PhantomData,
     };
-    Ok((Reserver { array }, values))
+    let reserver = Reserver {
+        array,
+        _values: PhantomData,
+    };
+    Ok((reserver, values))
 }
 
-impl Reserver {
+impl<T> Reserver<T> {
     /// Reserves the next free place. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EBUSY` if all 2^32 places are taken.
-    pub(crate) fn reserve(&self) -> Result<Reservation> {
+    pub(crate) fn reserve(&self) -> Result<Reservation<T>> {
         let mut id = 0;
         // SAFETY: The array is initialised; `next` is only used here, under the array's lock.
         let ret = unsafe {
@@ -136,6 +142,7 @@ impl Reserver {
         Ok(Reservation {
             array: self.array.clone(),
             id,
+            _values: PhantomData,
         })
     }
 }
@@ -153,12 +160,14 @@ impl<T: 'static> Values<T> {
 }
 
 impl<T: 'static> Slots<T> for Values<T> {
-    type Reservation = Reservation;
+    type Reservation = Reservation<T>;
     type Owned = KBox<T>;
 
-    fn publish(&mut self, place: Reservation, value: KBox<T>) -> u32 {
+    fn publish(&mut self, place: Reservation<T>, value: KBox<T>) -> u32 {
+        // Another array's place would be nobody's here.
+        assert!(Arc::ptr_eq(&place.array, &self.array));
         let id = place.id;
-        // SAFETY: The place belongs to the array of its reserver. A reserved entry is replaced
+        // SAFETY: The place is one of this array's, as was just checked. A reserved entry is replaced
         // without allocating, so the store cannot fail.
         unsafe {
             bindings::xa_store(

@@ -28,6 +28,13 @@ pub struct Opened<E: Env> {
 }
 
 impl<E: Env> Table<E> {
+    /// The object_id that a request was delivered under; 0 if there is no such request.
+    pub fn delivered_as(&mut self, msg_id: u32) -> u32 {
+        self.requests
+            .get(msg_id)
+            .map_or(0, |request| request.object_id())
+    }
+
     /// `copen`: the answer to a delivered OPEN, a size (`Ok`) or the daemon's error.
     ///
     /// With `Ok(Some)` the object stays `Reopening` until [`Table::copen_finish`].

@@ -2,9 +2,9 @@
 
 //! The request table in the kernel: under its spinlock, with its effects carried out.
 //!
-//! Locking: the table's lock is a leaf but for the xarrays' own locks inside it, and for the wait
-//! queue's lock around it while a reader that waits for an opening looks at the table. Everything
-//! here may be called with the object's store mutex held, nothing in interrupt context.
+//! Locking: the table's lock is a leaf but for the xarrays' own locks inside it. Everything here may
+//! be called with the object's store mutex held, nothing in interrupt context. A reader that waits
+//! for an opening looks at the table on its way to sleep: what follows from that does not sleep.
 
 use crate::errno::Errno;
 use crate::kcompat::completion::Completion;
@@ -58,7 +58,7 @@ impl Env for Kernel {
 /// The kernel's table.
 pub(crate) type Table = crate::ondemand::table::Table<Kernel>;
 /// A place for a request, and the request that is to fill it.
-pub(crate) type Prepared = (xarray::Reservation, KBox<Request<Kernel>>);
+pub(crate) type Prepared = (xarray::Reservation<Request<Kernel>>, KBox<Request<Kernel>>);
 
 /// Traces an entry into the queue. Called under the table's lock, before anybody can deliver the
 /// request.
@@ -73,8 +73,8 @@ fn trace_enqueued(object: u32, kind: Kind, queued: &Result<u32, Refused<Kernel>>
 pub(crate) struct Engine {
     #[pin]
     table: SpinLock<Table>,
-    requests: xarray::Reserver,
-    objects: xarray::Reserver,
+    requests: xarray::Reserver<Request<Kernel>>,
+    objects: xarray::Reserver<state::Object<Kernel>>,
     /// Daemon threads that poll the device.
     #[pin]
     daemons: WaitQueue,
@@ -280,10 +280,12 @@ impl Engine {
             |size| i64::try_from(size).unwrap_or(i64::MAX),
         );
         self.run(|table, fx| {
-            let opened = table.copen(msg_id, answer.map(|_| ()), fx)?;
-            let object_id = opened.as_ref().map_or(0, |opened| opened.object_id);
-            tracepoint::answer(msg_id, object_id, Kind::Open, result);
-            Ok(opened)
+            let object_id = table.delivered_as(msg_id);
+            let opened = table.copen(msg_id, answer.map(|_| ()), fx);
+            if opened.as_ref().err() != Some(&Errno::EINVAL) {
+                tracepoint::answer(msg_id, object_id, Kind::Open, result);
+            }
+            opened
         })
     }
 

@@ -201,11 +201,15 @@ impl<E: Env> Table<E> {
     ) -> Awaited {
         let dead = self.dead;
         let entry = match self.objects.get(object) {
-            Some(entry) if !dead && entry.state != State::Dropping => entry,
+            Some(entry) if entry.state != State::Dropping => entry,
             _ => return Awaited::Failed(Errno::EIO),
         };
         if entry.ready {
+            // What is stored can be read as long as the cache is not withdrawn, without a daemon.
             return Awaited::Ready;
+        }
+        if dead {
+            return Awaited::Failed(Errno::EIO);
         }
         let failures = entry.failures;
         let failed_since = *seen.get_or_insert(failures) != failures;

@@ -52,9 +52,9 @@ void ondemand_shim_fscache_count_dio_misfit(void)
 	fscache_count_dio_misfit();
 }
 
-int ondemand_shim_fscache_volume_accesses(struct fscache_volume *volume)
+void ondemand_shim_fscache_unpin_volume(struct fscache_volume *volume)
 {
-	return atomic_read(&volume->n_accesses);
+	atomic_dec(&volume->n_accesses);
 }
 
 void ondemand_shim_fscache_pin_volume(struct fscache_volume *volume)
@@ -102,4 +102,9 @@ void ondemand_shim_fscache_put_withdrawn_volume(struct fscache_volume *volume)
 void ondemand_shim_fscache_end_io(struct fscache_cookie *cookie)
 {
 	fscache_end_cookie_access(cookie, fscache_access_io_end);
+}
+
+void ondemand_shim_flush_fscache_wq(void)
+{
+	flush_workqueue(fscache_wq);
 }

@@ -54,10 +54,16 @@ impl<'a> DirLock<'a> {
     }
 
     fn holds(&self, child: &Dentry) -> bool {
-        // SAFETY: The directory's lock keeps its children's parents from changing; a pointer that
-        // is compared and not followed may be stale.
-        unsafe { (*child.as_ptr()).d_parent == self.0.as_ptr() }
+        is_name_in(child, self.0)
     }
+}
+
+/// Whether `child` is a name in `dir` still; `dir` is locked.
+fn is_name_in(child: &Dentry, dir: &Dentry) -> bool {
+    // SAFETY: The child is live.
+    let removed = unsafe { bindings::d_unhashed(child.as_ptr()) };
+    // SAFETY: The directory's lock keeps its children's parents from changing.
+    !removed && unsafe { (*child.as_ptr()).d_parent } == dir.as_ptr()
 }
 
 impl Drop for DirLock<'_> {
@@ -227,8 +233,7 @@ impl PinnedDir {
         trap: *mut bindings::dentry,
     ) -> Result {
         let from = self.path.dentry();
-        // SAFETY: The parents are locked, so the victim's does not change.
-        if unsafe { (*victim.as_ptr()).d_parent } != from.as_ptr() {
+        if !is_name_in(victim, from) {
             return Err(Errno::ESTALE.into());
         }
         // SAFETY: The victim is live.

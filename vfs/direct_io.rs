@@ -8,9 +8,12 @@ use crate::bindings;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
+use crate::vfs::cred::Credentials;
 use kernel::ffi::c_long;
 use kernel::prelude::*;
+use kernel::sync::Arc;
 use kernel::types::ARef;
+use kernel::types::Opaque;
 
 const ZERO: bindings::kiocb = bindings::kiocb {
     ki_filp: core::ptr::null_mut(),
@@ -23,11 +26,18 @@ const ZERO: bindings::kiocb = bindings::kiocb {
     __bindgen_anon_1: unsafe { core::mem::zeroed() },
 };
 
-/// A read on its way. Whoever completes it owns it.
+/// A read on its way, owned by its submitter and, once it is queued, by its completion: file systems
+/// look at the kiocb after the call that has queued it, when it may be completed already.
 #[repr(C)]
 struct ReadInFlight {
     /// First, so that a pointer to it is a pointer to the whole.
-    iocb: bindings::kiocb,
+    iocb: Opaque<bindings::kiocb>,
+    /// Taken out by whoever ends the read, which happens once.
+    end: Opaque<Option<End>>,
+}
+
+/// How a read ends.
+struct End {
     file: ARef<File>,
     len: usize,
     termination: Termination,
@@ -36,15 +46,22 @@ struct ReadInFlight {
 impl ReadInFlight {
     /// May run in interrupt context. The file's reference goes first: the one who is told may end
     /// the operation, and with it the cache.
-    fn end(this: KBox<Self>, ret: isize, was_async: bool) {
-        let ReadInFlight {
+    ///
+    /// # Safety
+    ///
+    /// Called once for a read, by its completion or, if it was not queued, by its submitter.
+    unsafe fn end(&self, ret: isize, was_async: bool) {
+        // SAFETY: The caller is the only one who looks at it.
+        let end = unsafe { (*self.end.get()).take() };
+        if let Some(End {
             file,
             len,
             termination,
-            ..
-        } = KBox::into_inner(this);
-        drop(file);
-        termination.end_read(ret, len, was_async);
+        }) = end
+        {
+            drop(file);
+            termination.end_read(ret, len, was_async);
+        }
     }
 }
 
@@ -52,41 +69,60 @@ impl ReadInFlight {
 ///
 /// Called once by the file system, with the kiocb that it was given.
 unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
-    // SAFETY: `read` has given the box away with the kiocb, which is its first field; a kiocb is
-    // completed once.
-    let this = unsafe { KBox::from_raw(iocb.cast::<ReadInFlight>()) };
-    ReadInFlight::end(this, ret, true);
+    // SAFETY: `read` has given this reference away with the kiocb, the first field.
+    let this = unsafe { Arc::from_raw(iocb.cast_const().cast::<ReadInFlight>()) };
+    // SAFETY: The file system completes a kiocb once.
+    unsafe { this.end(ret, true) };
 }
 
 /// Reads `iter.len()` bytes from `pos` on, and tells `termination` when all are there. When this
 /// returns `iter` is consumed, though it may not be filled yet; a short read is an error, and its
-/// rest is filled with zeros.
-pub(crate) fn read(file: &File, pos: u64, iter: &mut IovIter, termination: Termination) {
-    let len = iter.len();
+/// rest is filled with zeros. `cred` is in force for the call, not for the termination.
+pub(crate) fn read(
+    cred: &Credentials,
+    file: &File,
+    pos: u64,
+    iter: &mut IovIter,
+    termination: Termination,
+) {
     let Ok(pos) = i64::try_from(pos) else {
         iter.zero_to_end();
         return termination.end(EFBIG.to_errno() as isize, false);
     };
-    let Ok(space) = KBox::<ReadInFlight>::new_uninit(GFP_KERNEL) else {
+    let iocb = bindings::kiocb {
+        ki_filp: file.as_ptr(),
+        ki_pos: pos,
+        ki_flags: bindings::IOCB_DIRECT_FLAG,
+        ki_complete: Some(read_complete),
+        ..ZERO
+    };
+    let scope = cred.scope();
+    let in_flight = Arc::new(
+        ReadInFlight {
+            iocb: Opaque::new(iocb),
+            end: Opaque::new(None),
+        },
+        GFP_KERNEL,
+    );
+    let Ok(in_flight) = in_flight else {
+        drop(scope);
         iter.zero_to_end();
         return termination.end(ENOMEM.to_errno() as isize, false);
     };
-    let in_flight = space.write(ReadInFlight {
-        iocb: bindings::kiocb {
-            ki_filp: file.as_ptr(),
-            ki_pos: pos,
-            ki_flags: bindings::IOCB_DIRECT_FLAG,
-            ki_complete: Some(read_complete),
-            ..ZERO
-        },
+    let end = End {
         file: file.into(),
-        len,
+        len: iter.len(),
         termination,
-    });
-    let raw = KBox::into_raw(in_flight);
-    // SAFETY: `raw` is a live kiocb that is given away; the file is live during the call, since
-    // the caller holds it.
-    let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), raw.cast(), iter.as_ptr()) };
+    };
+    // SAFETY: Nobody else has the read yet.
+    unsafe { *in_flight.end.get() = Some(end) };
+
+    let completion = Arc::into_raw(in_flight.clone());
+    let iocb = in_flight.iocb.get();
+    // SAFETY: The kiocb lives as long as `in_flight`, and the completion's reference is given away
+    // with it; the file is live during the call, since the caller holds it.
+    let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), iocb, iter.as_ptr()) };
+    drop(scope);
     if ret == -(bindings::EIOCBQUEUED as isize) {
         // All pages are part of the queued request; what lies beyond the end of the file is not
         // asked for by callers.
@@ -94,8 +130,10 @@ pub(crate) fn read(file: &File, pos: u64, iter: &mut IovIter, termination: Termi
         return;
     }
     iter.zero_to_end();
-    // SAFETY: The read was not queued, so its box is ours again.
-    ReadInFlight::end(unsafe { KBox::from_raw(raw) }, ret, false);
+    // SAFETY: The read was not queued, so the completion will not take its reference.
+    drop(unsafe { Arc::from_raw(completion) });
+    // SAFETY: Not queued, so that nobody else ends it.
+    unsafe { in_flight.end(ret, false) };
 }
 
 /// Writes all of `iter` at `pos`, waits for it, and tells the bytes written.
