@@ -14,6 +14,7 @@ use ondemand_core::key;
 use ondemand_core::layout;
 use rustix::io::Errno;
 
+use crate::harness::errno_of;
 use crate::harness::expect_errno;
 use crate::harness::same;
 use crate::harness::skip;
@@ -44,6 +45,11 @@ pub(crate) const TESTS: &[Test] = &[
         "d09_missing_attributes",
         "a store that cannot be used any more because an attribute is missing",
         missing_attributes,
+    ),
+    Test::new(
+        "d22_stored_file_before_copen",
+        "a stored file that is written to before anything has checked it",
+        stored_file_before_copen,
     ),
     Test::new(
         "d04_cull_outside",
@@ -257,6 +263,39 @@ fn missing_attributes(t: &Context) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn stored_file_before_copen(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let expected = t.images.contents("small")?;
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("small")?];
+    let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
+    same("a new store", &data, &expected)?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    eventually_exists(&file, &mut daemon)?;
+
+    // Until copen the file's attribute is all that vouches for its bytes, and nobody has read it.
+    let mut mount = t.mount("domain_id=dom,fsid=small", &t.mount_point()?)?;
+    let open = daemon.expect_open()?;
+    let other = t.images.get("plain")?;
+    let write = errno_of(open.file.write_at(other.range(4096, 4096), 0))?;
+    ensure!(
+        write == Some(Errno::NOBUFS),
+        "a write before copen: {write:?}"
+    );
+    daemon
+        .copen_error(open.msg_id, Errno::NOENT)
+        .context("copen -2")?;
+    drop(open);
+    let outcome = daemon.serve(&mut mount)?;
+    ensure!(
+        matches!(outcome, Outcome::Failed(..)),
+        "the mount: {outcome:?}"
+    );
+
+    let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
+    same("the stored file", &data, &expected)
 }
 
 /// Without culling there is nothing to contain, and nothing to test.
