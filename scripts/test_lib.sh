@@ -65,6 +65,15 @@ count_ktap() {
     done <"$1"
 }
 
+# freeze_build: copies what the guests run to $RESULTS/bin.  A build that goes on
+# beside the tests would change programs under those who run them.
+freeze_build() {
+    mkdir -p "$RESULTS/bin"
+    cp "$BIN/ondemand-selftest" "$BIN/ondemandd" "$RESULTS/bin/"
+    BIN=$RESULTS/bin
+    [[ $BACKEND != rust ]] || { cp "$MODULE" "$BIN/" && MODULE=$BIN/cachefiles_ondemand.ko; }
+}
+
 # guest NAME SECONDS COMMAND...: in a virtual machine, shown as it goes, kept in
 # $RESULTS/NAME.ktap; the status is the command's or vm/run's.
 guest() {
