@@ -13,17 +13,17 @@ use crate::fscache::cache::CacheCookie;
 use crate::fscache::stats;
 use crate::fscache::volume::VolumeCookie;
 use crate::kcompat::print::ratelimit;
-use crate::limits::Amounts;
-use crate::limits::Resource;
 use crate::ondemand::engine::Engine;
 use crate::probe;
 use crate::setup::Setup;
+use crate::space::Account;
+use crate::space::Need;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
+use crate::vfs::security;
 use crate::volume::Volume;
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 use kernel::new_condvar;
 use kernel::new_mutex;
@@ -91,29 +91,15 @@ pub(crate) struct Cache {
     daemon: Arc<Daemon>,
     cred: Credentials,
     name: CString,
-    blocks: Amounts,
-    files: Amounts,
-    /// Bytes of a block of the file system.
-    block_size: u64,
+    space: Account,
     /// The largest file that the file system can hold, in bytes.
     max_file_size: u64,
-    /// Blocks that are being written and that `statfs` does not count yet.
-    blocks_writing: AtomicU64,
     #[pin]
     live: Mutex<Option<Arc<Live>>>,
     #[pin]
     volumes: Mutex<Volumes>,
     #[pin]
     volume_freed: CondVar,
-}
-
-/// What is about to use space.
-#[derive(Clone, Copy)]
-pub(crate) enum Need {
-    /// One new file or directory.
-    File,
-    /// So many bytes of data.
-    Bytes(u64),
 }
 
 impl Cache {
@@ -134,7 +120,8 @@ impl Cache {
         };
         let fscache = CacheCookie::acquire(&name)
             .inspect_err(|_| pr_err!("a cache with the tag '{}' exists\n", &*name))?;
-        let cred = Credentials::of_kernel()?;
+        let cred = Credentials::of_kernel(setup.security_context())
+            .inspect_err(|error| pr_err!("the security context cannot be used: {:?}\n", error))?;
         let root = {
             let _scope = cred.scope();
             Path::lookup_dir(dir.as_c_str())
@@ -144,6 +131,7 @@ impl Cache {
         probe::check_path(&root)?;
         let cred = cred.creating_files_as(&root)?;
         let scope = cred.scope();
+        security::may_fill(&root)?;
         let space = root.space()?;
         let open = |name: &[u8]| {
             PinnedDir::open_or_create(&root, name, || Ok(()))
@@ -161,8 +149,8 @@ impl Cache {
         probe::check_store(&store, &cred)?;
         drop(scope);
 
-        let limits = &setup.limits;
-        let (block_size, max_file_size) = (space.block_size, root.max_file_size());
+        let space = Account::new(&setup.limits, space);
+        let max_file_size = root.max_file_size();
         let live = Arc::new(
             Live {
                 fscache,
@@ -179,11 +167,8 @@ impl Cache {
                 daemon: daemon.clone(),
                 cred,
                 name,
-                blocks: limits.of(Resource::Blocks).amounts(space.blocks),
-                files: limits.of(Resource::Files).amounts(space.files),
-                block_size,
+                space,
                 max_file_size,
-                blocks_writing: AtomicU64::new(0),
                 live <- new_mutex!(Some(bound_live), "cachefiles_live"),
                 volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
                 volume_freed <- new_condvar!("cachefiles_volume_freed"),
@@ -191,6 +176,9 @@ impl Cache {
             GFP_KERNEL,
         )?;
         live.fscache.add(cache.clone())?;
+        // The limits may be reached already. If the file system does not tell now, the next write
+        // asks again.
+        let _ = cache.look_at_space();
         pr_info!("File cache on {} registered\n", &*cache.name);
         Ok(cache)
     }
@@ -247,41 +235,39 @@ impl Cache {
         outcome
     }
 
-    /// Checks that there is space, according to the limits.
+    /// Checks that there is space, according to the limits, and asks for culling if there is little.
     ///
     /// # Errors
     ///
     /// `ENOBUFS` below the stop marks; what `statfs` says; `EIO` for a withdrawn cache.
     pub(crate) fn has_space(&self, need: Need) -> Result {
         let space = self.live()?.root.space()?;
-        let (files, blocks) = match need {
-            Need::File => (1, 0),
-            Need::Bytes(bytes) => (0, bytes.div_ceil(self.block_size)),
-        };
-        let writing = self.blocks_writing.load(Ordering::Relaxed);
-        let blocks_left = space
-            .blocks_available
-            .saturating_sub(writing)
-            .saturating_sub(blocks);
-        let files_left = space.files_free.saturating_sub(files);
-        if blocks_left >= self.blocks.stop && files_left >= self.files.stop {
+        let level = self.space.level(space, need);
+        self.daemon.note_level(level);
+        if level.may_store() {
             return Ok(());
         }
         match need {
+            Need::Nothing => return Ok(()),
             Need::File => stats::count_no_create_space(),
             Need::Bytes(_) => stats::count_no_write_space(),
         }
         Err(Errno::ENOBUFS.into())
     }
 
-    /// Counts `bytes` as being written until the result is dropped.
-    pub(crate) fn begin_write(&self, bytes: u64) -> Writing<'_> {
-        let blocks = bytes.div_ceil(self.block_size);
-        self.blocks_writing.fetch_add(blocks, Ordering::Relaxed);
-        Writing {
-            cache: self,
-            blocks,
-        }
+    /// Looks whether the cache wants culling still, or does now.
+    ///
+    /// # Errors
+    ///
+    /// What `statfs` says; `EIO` for a withdrawn cache.
+    pub(crate) fn look_at_space(&self) -> Result {
+        let _scope = self.cred.scope();
+        self.has_space(Need::Nothing)
+    }
+
+    /// The space that writes are accounted for in.
+    pub(crate) fn space(&self) -> &Account {
+        &self.space
     }
 
     /// Remembers and pins a volume that is being attached, and tells its number. It is remembered
@@ -403,19 +389,5 @@ impl Cache {
                 self.volume_freed.wait(&mut volumes);
             }
         }
-    }
-}
-
-/// Blocks that are being written.
-pub(crate) struct Writing<'a> {
-    cache: &'a Cache,
-    blocks: u64,
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        self.cache
-            .blocks_writing
-            .fetch_sub(self.blocks, Ordering::Relaxed);
     }
 }

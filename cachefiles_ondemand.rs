@@ -9,7 +9,8 @@
 //!
 //! - [`daemon`] is the device; [`backend`] is fscache's door.
 //! - [`cache`], [`volume`] and [`object`] are what stands behind fscache's things of these names;
-//!   [`namei`], [`xattr`] and [`probe`] keep the store on disk; [`io`] reads and fills it.
+//!   [`namei`], [`xattr`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
+//!   [`space`] and [`culling`] keep it from filling the disk.
 //! - [`ondemand`] is the protocol: the pure request table and what carries it out.
 //! - [`fscache`], [`vfs`] and [`kcompat`] are safe abstractions over the kernel, and hold all of the
 //!   module's `unsafe`; [`bindings`] is generated.
@@ -22,6 +23,7 @@ mod abi;
 mod backend;
 mod bindings;
 mod cache;
+mod culling;
 mod daemon;
 #[allow(
     unreachable_pub,
@@ -49,6 +51,7 @@ mod object;
 mod ondemand;
 mod probe;
 mod setup;
+mod space;
 mod vfs;
 mod volume;
 mod xattr;

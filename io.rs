@@ -7,7 +7,6 @@
 //! at again after every answer, to its end.
 
 use crate::cache::Cache;
-use crate::cache::Need;
 use crate::cache::PAGE;
 use crate::errno::Errno;
 use crate::fscache::netfs::Operations;
@@ -20,11 +19,13 @@ use crate::kcompat::print::ratelimit;
 use crate::namei;
 use crate::object::Current;
 use crate::object::Object;
+use crate::space::Need;
 use crate::vfs::direct_io;
 use crate::vfs::store_file;
 use crate::vfs::store_file::Extent;
 use crate::vfs::store_file::Whence;
 use kernel::prelude::*;
+use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
 use kernel::types::ARef;
 
@@ -111,7 +112,7 @@ impl Object {
     /// # Errors
     ///
     /// See [`anon_fd`](crate::ondemand::anon_fd).
-    pub(crate) fn fill(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
+    pub(crate) fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
         let Current { file, size, new } = self.current()?;
         if size.is_none() && !new {
@@ -134,8 +135,17 @@ impl Object {
             return Err(EFBIG);
         }
         let _scope = self.cache().cred().scope();
-        self.cache().has_space(Need::Bytes(len))?;
-        let _writing = self.cache().begin_write(len);
+        if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
+            // What is stored already can be stored again.
+            let span = Span {
+                start: pos,
+                end: to,
+            };
+            if first_hole(&file, span, size.unwrap_or(to))?.is_some() {
+                return Err(error);
+            }
+        }
+        let _writing = self.cache().space().begin_write(len);
         stats::count_write();
         let written = direct_io::write(&file, pos, from)?;
         self.filled();

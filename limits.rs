@@ -135,11 +135,78 @@ impl Limits {
         }
     }
 
+    /// The marks for a file system of so many blocks and files.
+    pub fn marks(&self, blocks: u64, files: u64) -> Marks {
+        Marks {
+            blocks: self.blocks.amounts(blocks),
+            files: self.files.amounts(files),
+        }
+    }
+
     /// The marks of one resource.
     pub const fn of(&self, resource: Resource) -> &Thresholds {
         match resource {
             Resource::Blocks => &self.blocks,
             Resource::Files => &self.files,
+        }
+    }
+}
+
+/// The marks of a bound cache, in units of its file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Of blocks.
+    pub blocks: Amounts,
+    /// Of files.
+    pub files: Amounts,
+}
+
+/// How much of both resources is left, by the marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Of one there is less than *stop*: nothing is stored, and culling begins.
+    Full,
+    /// Of one there is less than *cull*: culling begins.
+    Low,
+    /// Between *cull* and *run*: culling goes on if it is under way.
+    Middling,
+    /// There is *run* or more of both: culling ends.
+    Ample,
+}
+
+impl Marks {
+    /// The level at which so many blocks and files are left.
+    pub fn level(&self, blocks: u64, files: u64) -> Level {
+        self.blocks.level(blocks).min(self.files.level(files))
+    }
+}
+
+impl Amounts {
+    fn level(&self, left: u64) -> Level {
+        if left < self.stop {
+            Level::Full
+        } else if left < self.cull {
+            Level::Low
+        } else if left < self.run {
+            Level::Middling
+        } else {
+            Level::Ample
+        }
+    }
+}
+
+impl Level {
+    /// Whether something may be stored at this level.
+    pub fn may_store(self) -> bool {
+        self != Level::Full
+    }
+
+    /// Whether the cache wants culling at this level, if it does or does not want it `now`.
+    pub fn wants_culling(self, now: bool) -> bool {
+        match self {
+            Level::Full | Level::Low => true,
+            Level::Middling => now,
+            Level::Ample => false,
         }
     }
 }

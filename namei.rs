@@ -2,20 +2,23 @@
 
 //! The files of the store: finding, making, committing and deleting them.
 //!
-//! A file that is made anew has no name until the object is withdrawn: a name in the store always
-//! stands for a file whose attribute is set. Called with the cache's credentials in force.
+//! A file that is made anew has no name until data was stored and its attribute is set: a name in
+//! the store always stands for a file whose attribute is set. Called with the cache's credentials in
+//! force.
 
 use crate::cache::Cache;
 use crate::cache::Live;
-use crate::cache::Need;
 use crate::cache::PAGE;
+use crate::culling;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
 use crate::object::Bound;
 use crate::object::Object;
 use crate::object::Stored;
+use crate::space::Need;
+use crate::vfs::dir::Entry;
+use crate::vfs::removal;
 use crate::vfs::store_file::StoreFile;
-use crate::volume;
 use crate::volume::Volume;
 use crate::xattr;
 use kernel::prelude::*;
@@ -33,23 +36,26 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 /// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system
 /// says.
 pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
-    let dir = volume.fanout(key_hash).ok_or(EIO)?;
-    let Some(dentry) = dir.lookup(name)? else {
-        return create(volume.cache(), volume, key_hash);
-    };
-    if dentry.is_regular() {
-        let file = StoreFile::open(&dir.path().with_dentry(dentry), volume.cache().cred())
-            .inspect_err(|error| pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error))?;
-        return Ok(Stored {
-            file,
-            unnamed: false,
-        });
-    }
-    pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
-    if dentry.is_dir() {
-        volume::bury_dentry(live, dir, &dentry)?;
-    } else {
-        dir.unlink(&dentry)?;
+    let dir = volume.fanout(key_hash)?;
+    let found = dir
+        .open_file(name, volume.cache().cred())
+        .inspect_err(|error| pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error))?;
+    match found {
+        Entry::File(file) => {
+            return Ok(Stored {
+                file,
+                unnamed: false,
+            })
+        }
+        Entry::Nothing => {}
+        Entry::Other(dentry) => {
+            pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
+            if dentry.is_dir() {
+                culling::bury(live, &dir, &dentry)?;
+            } else {
+                removal::unlink(dir.path(), &dentry)?;
+            }
+        }
     }
     create(volume.cache(), volume, key_hash)
 }
@@ -61,7 +67,7 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
 /// `ENOBUFS` if there is no space for it, what the file system says.
 pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<Stored> {
     cache.has_space(Need::File)?;
-    let dir = volume.fanout(key_hash).ok_or(EIO)?;
+    let dir = volume.fanout(key_hash)?;
     Ok(Stored {
         file: dir.create_tmpfile(cache.cred())?,
         unnamed: true,
@@ -94,20 +100,26 @@ pub(crate) fn set_padded_size(file: &StoreFile, padded: u64) -> Result {
     file.set_size(padded)
 }
 
-/// Sets the attribute, then gives the file its name.
+/// Sets the attribute, then gives the file its name, unless both are done.
+///
+/// After a crash of the machine the name stands for a file with an attribute, and what the file
+/// system tells as data was written before it became data (direct writes are so on ext4 and XFS).
 ///
 /// # Errors
 ///
-/// What the file system says; a new file is without a name then, and is gone once it is closed.
-pub(crate) fn commit(bound: &Bound, stored: &Stored, object: &Object) -> Result {
+/// What a security module or the file system says; a new file is without a name then, and is gone
+/// once it is closed.
+pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Result {
     let cookie = &bound.cookie;
     let changed = cookie.take_flag(Flag::LocalWrite);
     if cookie.take_flag(Flag::NeedsUpdate) || changed {
-        xattr::set_object(stored.file.path(), cookie.object_size(), cookie.aux())?;
+        xattr::set_object(stored.file.path(), cookie.object_size(), cookie.aux())
+            .inspect_err(|_| cookie.set_flag(Flag::NeedsUpdate, true))?;
     }
     if stored.unnamed {
-        let dir = bound.volume.fanout(object.key_hash()).ok_or(EIO)?;
-        dir.link(&stored.file, object.name())?;
+        let dir = bound.volume.fanout(object.key_hash())?;
+        dir.link(&mut stored.file, object.name())?;
+        stored.unnamed = false;
     }
     Ok(())
 }
@@ -116,8 +128,8 @@ pub(crate) fn commit(bound: &Bound, stored: &Stored, object: &Object) -> Result 
 ///
 /// # Errors
 ///
-/// What the file system says.
+/// What a security module or the file system says.
 pub(crate) fn delete(volume: &Volume, key_hash: u32, stored: &Stored) -> Result {
-    let dir = volume.fanout(key_hash).ok_or(EIO)?;
-    dir.unlink(stored.file.path().dentry())
+    let dir = volume.fanout(key_hash)?;
+    removal::unlink(dir.path(), stored.file.path().dentry())
 }

@@ -4,6 +4,7 @@
 //! become.
 
 use crate::limits::Limits;
+use crate::vfs::security::SecurityId;
 use kernel::prelude::*;
 use kernel::str::CStr;
 
@@ -38,6 +39,7 @@ impl Text {
 pub(crate) struct Setup {
     dir: Option<Text>,
     tag: Option<Text>,
+    security_context: Option<SecurityId>,
     /// How full the file system may become.
     pub(crate) limits: Limits,
 }
@@ -66,6 +68,25 @@ impl Setup {
         set_once(&mut self.tag, "the cache tag", name)
     }
 
+    /// `secctx CONTEXT`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it was set or there is no such context, `EOPNOTSUPP` if no security module has
+    /// contexts, `ENOMEM`.
+    pub(crate) fn set_security_context(&mut self, context: &[u8]) -> Result {
+        if self.security_context.is_some() {
+            pr_err!("the security context is set already\n");
+            return Err(EINVAL);
+        }
+        let text = Text::new(context)?;
+        let id = SecurityId::of_context(text.as_c_str()).inspect_err(|error| {
+            pr_err!("security context '{}': {:?}\n", text.as_c_str(), error)
+        })?;
+        self.security_context = Some(id);
+        Ok(())
+    }
+
     /// The cache's directory.
     pub(crate) fn dir(&self) -> Option<&Text> {
         self.dir.as_ref()
@@ -74,5 +95,10 @@ impl Setup {
     /// The cache's name.
     pub(crate) fn tag(&self) -> Option<&Text> {
         self.tag.as_ref()
+    }
+
+    /// The security context that the store is accessed in, if not the daemon's own.
+    pub(crate) fn security_context(&self) -> Option<SecurityId> {
+        self.security_context
     }
 }

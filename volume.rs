@@ -2,35 +2,44 @@
 
 //! What stands behind an fscache volume: a directory with 256 directories to spread the files over.
 //!
-//! On disk: `cache/I<volume key>/@<xx>/`, see `docs/protocol.md`.
+//! On disk: `cache/I<volume key>/@<xx>/`, see `docs/protocol.md`. The 256 are opened, and made, when
+//! the first object asks for each.
+//!
+//! Locking: `dirs` is held while a directory is opened or made: it may wait for the disk.
 
 use crate::cache::Cache;
 use crate::cache::Live;
-use crate::cache::Need;
+use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
 use crate::fscache::volume::VolumeCookie;
 use crate::key;
+use crate::space::Need;
 use crate::vfs::dir::PinnedDir;
 use crate::xattr;
+use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::sync::Mutex;
 
 const FANOUT: usize = 256;
 
 /// A volume in use.
+#[pin_data(PinnedDrop)]
 pub(crate) struct Volume {
     cache: Arc<Cache>,
     number: u64,
     key: KVec<u8>,
     /// `None` while the volume is being dropped.
-    dirs: Option<Dirs>,
+    #[pin]
+    dirs: Mutex<Option<Dirs>>,
 }
 
 /// A volume's directories, pinned as long as it is in use.
 struct Dirs {
     dir: PinnedDir,
-    fanout: KVec<PinnedDir>,
+    /// By the low byte of the key hash; those that were asked for.
+    fanout: KVec<Option<Arc<PinnedDir>>>,
 }
 
 impl Volume {
@@ -48,24 +57,22 @@ impl Volume {
         let live = cache.live()?;
         let scope = cache.cred().scope();
         let dir = open_dir(&cache, &live, cookie)?;
-        let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
-        for hash in 0..FANOUT as u32 {
-            let name = key::fanout_name(hash);
-            let (dir, _) =
-                PinnedDir::open_or_create(dir.path(), &name, || cache.has_space(Need::File))?;
-            fanout.push(dir, GFP_KERNEL)?;
-        }
         drop(scope);
+        let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
+        for _ in 0..FANOUT {
+            fanout.push(None, GFP_KERNEL)?;
+        }
         let mut volume_key = KVec::new();
         volume_key.extend_from_slice(cookie.key(), GFP_KERNEL)?;
         let number = cache.attach(cookie, attachment)?;
-        let volume = Arc::new(
-            Volume {
+        let dirs = Some(Dirs { dir, fanout });
+        let volume = Arc::pin_init(
+            pin_init!(Volume {
                 cache: cache.clone(),
                 number,
                 key: volume_key,
-                dirs: Some(Dirs { dir, fanout }),
-            },
+                dirs <- new_mutex!(dirs, "cachefiles_volume"),
+            }),
             GFP_KERNEL,
         )
         .inspect_err(|_| cookie.unpin())?;
@@ -87,16 +94,33 @@ impl Volume {
         &self.key
     }
 
-    /// The directory for files of this key hash.
-    pub(crate) fn fanout(&self, key_hash: u32) -> Option<&PinnedDir> {
+    /// The directory for files of this key hash. Called with the cache's credentials in force.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if somebody else uses it, `ENOBUFS` if there is no space to make it, `EIO` if the
+    /// volume is being dropped, what the file system says.
+    pub(crate) fn fanout(&self, key_hash: u32) -> Result<Arc<PinnedDir>> {
         let [low, ..] = key_hash.to_le_bytes();
-        self.dirs.as_ref()?.fanout.get(usize::from(low))
+        let mut dirs = self.dirs.lock();
+        let Dirs { dir, fanout } = dirs.as_mut().ok_or(EIO)?;
+        let place = fanout.get_mut(usize::from(low)).ok_or(EIO)?;
+        if let Some(dir) = place {
+            return Ok(dir.clone());
+        }
+        let name = key::fanout_name(key_hash);
+        let (dir, _) =
+            PinnedDir::open_or_create(dir.path(), &name, || self.cache.has_space(Need::File))?;
+        let dir = Arc::new(dir, GFP_KERNEL)?;
+        *place = Some(dir.clone());
+        Ok(dir)
     }
 
     /// Notes on disk that the volume was in use to the end.
     pub(crate) fn finish(volume: &Arc<Self>, cookie: &VolumeCookie) {
+        let dirs = volume.dirs.lock();
         let _scope = volume.cache.cred().scope();
-        let Some(dirs) = &volume.dirs else {
+        let Some(dirs) = &*dirs else {
             return;
         };
         if let Err(error) = xattr::set_volume(dirs.dir.path(), cookie.coherency()) {
@@ -105,10 +129,11 @@ impl Volume {
     }
 }
 
-impl Drop for Volume {
+#[pinned_drop]
+impl PinnedDrop for Volume {
     /// The directories are free before the withdrawal, and with it the next user, is told.
-    fn drop(&mut self) {
-        drop(self.dirs.take());
+    fn drop(self: Pin<&mut Self>) {
+        drop(self.dirs.lock().take());
         self.cache.forget_volume(self.number);
     }
 }
@@ -124,7 +149,7 @@ fn open_dir(cache: &Cache, live: &Live, cookie: &VolumeCookie) -> Result<PinnedD
     };
     let (mut dir, mut created) = open()?;
     if !created && !xattr::check_volume(dir.path(), cookie.coherency())? {
-        bury(live, &dir)?;
+        culling::bury(live, live.store(), dir.path().dentry())?;
         drop(dir);
         (dir, created) = open()?;
         if !created {
@@ -135,35 +160,4 @@ fn open_dir(cache: &Cache, live: &Live, cookie: &VolumeCookie) -> Result<PinnedD
         xattr::set_volume(dir.path(), cookie.coherency())?;
     }
     Ok(dir)
-}
-
-fn bury(live: &Live, dir: &PinnedDir) -> Result {
-    bury_dentry(live, live.store(), dir.path().dentry())
-}
-
-/// Moves a directory of the store to the graveyard, for the daemon to delete.
-///
-/// # Errors
-///
-/// What [`PinnedDir::bury_dir`] says; nothing is changed then.
-pub(crate) fn bury_dentry(
-    live: &Live,
-    parent: &PinnedDir,
-    victim: &crate::vfs::path::Dentry,
-) -> Result {
-    /// Graves that were dug by an earlier cache may be in the way.
-    const TRIES: usize = 1000;
-    for _ in 0..TRIES {
-        let seconds = crate::kcompat::time::real_seconds();
-        let grave = kernel::str::CString::try_from_fmt(kernel::fmt!(
-            "{:08x}{:08x}",
-            seconds,
-            live.next_grave()
-        ))?;
-        match parent.bury_dir(victim, live.graveyard(), grave.as_bytes()) {
-            Err(error) if error == EEXIST => {}
-            result => return result,
-        }
-    }
-    Err(EEXIST)
 }

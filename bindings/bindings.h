@@ -20,6 +20,7 @@
 const unsigned int ONDEMAND_FMODE_PWRITE = (unsigned int)FMODE_PWRITE;
 const unsigned int ONDEMAND_FMODE_LSEEK = (unsigned int)FMODE_LSEEK;
 const unsigned int ONDEMAND_EPOLLIN = (unsigned int)(EPOLLIN | EPOLLRDNORM);
+const unsigned int ONDEMAND_EPOLLOUT = (unsigned int)(EPOLLOUT | EPOLLWRNORM);
 const int ONDEMAND_IOCB_DIRECT_FLAG = IOCB_DIRECT;
 const int ONDEMAND_IOCB_WRITE_FLAG = IOCB_WRITE;
 const unsigned int ONDEMAND_S_KERNEL_FILE_FLAG = S_KERNEL_FILE;

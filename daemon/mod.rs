@@ -28,6 +28,7 @@ use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
 use crate::kcompat::workqueue::OwnedQueue;
+use crate::limits::Level;
 use crate::ondemand::device_read::Buffer;
 use crate::ondemand::engine::Engine;
 use crate::setup::Setup;
@@ -48,6 +49,8 @@ pub(crate) struct Device {
     held: AtomicBool,
     /// Where reopen work runs.
     reopen: OwnedQueue,
+    /// Where early commits run, which wait for the disk.
+    commit: OwnedQueue,
 }
 
 impl Device {
@@ -58,6 +61,7 @@ impl Device {
         Ok(Device {
             held: AtomicBool::new(false),
             reopen: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_reopen"))?,
+            commit: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_commit"))?,
         })
     }
 }
@@ -84,6 +88,8 @@ pub(crate) struct Daemon {
     pins: AtomicUsize,
     /// What `debug` asked for.
     debug: AtomicU32,
+    /// The cache wants culling, which `poll` tells.
+    wants_culling: AtomicBool,
 }
 
 /// `debug` bit: every command is logged.
@@ -110,6 +116,7 @@ impl Daemon {
                 engine <- engine,
                 pins: AtomicUsize::new(0),
                 debug: AtomicU32::new(0),
+                wants_culling: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )
@@ -126,6 +133,34 @@ impl Daemon {
         &self.engine
     }
 
+    /// Where early commits are queued.
+    pub(crate) fn commit_queue(&self) -> &'static OwnedQueue {
+        &self.device.commit
+    }
+
+    /// Notes at which level the cache's file system was seen, and wakes those who wait to cull. Of
+    /// two who see different levels at once either may win, until the next one looks.
+    pub(crate) fn note_level(&self, level: Level) {
+        let now = self.wants_culling.load(Ordering::Relaxed);
+        let wants = level.wants_culling(now);
+        if wants != now && !self.wants_culling.swap(wants, Ordering::Relaxed) {
+            self.engine.daemons().wake_all(mask::OUT);
+        }
+    }
+
+    /// Whether the cache wants culling. Space that somebody else gave back is noticed here.
+    fn wants_culling(&self) -> bool {
+        let wants = || self.wants_culling.load(Ordering::Relaxed);
+        if !wants() {
+            return false;
+        }
+        if let Ok(cache) = self.bound() {
+            // As long as the file system does not tell, nothing has changed.
+            let _ = cache.look_at_space();
+        }
+        wants()
+    }
+
     fn unbind(&self) {
         let life = core::mem::replace(&mut *self.life.lock(), Life::Gone);
         if let Life::Bound(cache) = life {
@@ -140,6 +175,14 @@ impl Daemon {
             Life::Bound(cache) => Ok(cache.clone()),
             _ => Err(Errno::EOPNOTSUPP.into()),
         }
+    }
+
+    /// The bound cache, for a command about what is in it; `EIO` without one.
+    fn in_service(&self) -> Result<Arc<Cache>> {
+        self.bound().map_err(|_| {
+            pr_err!("there is no cache yet\n");
+            EIO
+        })
     }
 
     /// Changes the set-up of a cache that is not bound yet.
@@ -200,8 +243,10 @@ impl Daemon {
                 this.engine.restore();
                 Ok(())
             }
-            Command::Cull(_) | Command::InUse(_) | Command::SecurityContext(_) => {
-                Err(Errno::EOPNOTSUPP.into())
+            Command::Cull(name) => this.in_service()?.cull(name),
+            Command::InUse(name) => this.in_service()?.check_in_use(name),
+            Command::SecurityContext(context) => {
+                this.set_up(|setup| setup.set_security_context(context))
             }
         }
     }
@@ -270,10 +315,12 @@ impl MiscDevice for CachefilesDevice {
     fn poll(file: &DeviceFile, table: &PollTable<'_>, raw: &File) -> u32 {
         let engine = &file.daemon.engine;
         table.register_wait(raw, engine.daemons());
-        if engine.readable() {
-            mask::IN
+        let readable = if engine.readable() { mask::IN } else { 0 };
+        let wants_culling = if file.daemon.wants_culling() {
+            mask::OUT
         } else {
             0
-        }
+        };
+        readable | wants_culling
     }
 }

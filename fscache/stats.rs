@@ -22,5 +22,6 @@ counters! {
     count_write => fscache_count_write, "A write to the store begins.";
     count_no_write_space => fscache_count_no_write_space, "A write was refused for want of space.";
     count_no_create_space => fscache_count_no_create_space, "A file was not made for want of space.";
+    count_culled => fscache_count_culled, "An object was culled.";
     count_dio_misfit => fscache_count_dio_misfit, "A write was refused for its alignment.";
 }

@@ -18,6 +18,9 @@ pub(crate) mod mask {
 
     /// There is something to read.
     pub(crate) const IN: u32 = bindings::EPOLLIN;
+
+    /// There is something to do: the cache wants culling.
+    pub(crate) const OUT: u32 = bindings::EPOLLOUT;
 }
 
 /// Where a `poll` in progress notes the queues that it has to watch.

@@ -47,6 +47,11 @@ void ondemand_shim_fscache_count_no_create_space(void)
 	fscache_count_no_create_space();
 }
 
+void ondemand_shim_fscache_count_culled(void)
+{
+	fscache_count_culled();
+}
+
 void ondemand_shim_fscache_count_dio_misfit(void)
 {
 	fscache_count_dio_misfit();

@@ -7,11 +7,13 @@
 
 #include "cred.c"
 #include "fs.c"
+#include "fs_struct.c"
 #include "fscache.c"
 #include "mm.c"
 #include "mount.c"
 #include "poll.c"
 #include "ratelimit.c"
+#include "security.c"
 #include "trace.c"
 #include "wait.c"
 #include "workqueue.c"

@@ -8,6 +8,7 @@
 
 use crate::bindings;
 use crate::vfs::path::Path;
+use crate::vfs::security::SecurityId;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
@@ -25,16 +26,24 @@ unsafe impl Send for Credentials {}
 unsafe impl Sync for Credentials {}
 
 impl Credentials {
-    /// Those of the kernel, with the security context of the current task.
+    /// Those of the current task as the kernel uses them, in the security context `context` if
+    /// there is one, else in that of the task.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn of_kernel() -> Result<Self> {
+    /// What the security module says, `ENOMEM`.
+    pub(crate) fn of_kernel(context: Option<SecurityId>) -> Result<Self> {
         // SAFETY: The current task exists.
         let cred = unsafe { bindings::prepare_kernel_cred(bindings::get_current()) };
         // INVARIANT: The new credentials come with one reference.
-        NonNull::new(cred).map(Credentials).ok_or(ENOMEM)
+        let cred = NonNull::new(cred).map(Credentials).ok_or(ENOMEM)?;
+        if let Some(context) = context {
+            // SAFETY: The credentials are not in use yet.
+            kernel::error::to_result(unsafe {
+                bindings::set_security_override(cred.0.as_ptr(), context.as_raw())
+            })?;
+        }
+        Ok(cred)
     }
 
     /// The same, creating files in the security context of those in `dir`.

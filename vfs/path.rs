@@ -176,14 +176,47 @@ impl Path {
                 &mut path,
             )
         })?;
+        // SAFETY: On success the path comes with a reference to each.
+        unsafe { Self::from_raw(path) }
+    }
+
+    /// The current directory of the current task.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` for a task that has none, which is none of user space's.
+    pub(crate) fn current_dir() -> Result<Self> {
+        let mut path = bindings::path::default();
+        // SAFETY: The current task is one that makes a system call, and has a directory; `path` is
+        // valid for writes.
+        unsafe { bindings::get_current_pwd(&mut path) };
+        // SAFETY: The path comes with a reference to each.
+        unsafe { Self::from_raw(path) }
+    }
+
+    /// # Safety
+    ///
+    /// The path's references, unless they are null, are the caller's and are given away.
+    unsafe fn from_raw(path: bindings::path) -> Result<Self> {
         let mount = NonNull::new(path.mnt.cast()).ok_or(ENOENT)?;
         let dentry = NonNull::new(path.dentry.cast()).ok_or(ENOENT)?;
         Ok(Path {
-            // SAFETY: On success the path comes with a reference to each.
+            // SAFETY: The caller gives its reference away.
             mount: unsafe { ARef::from_raw(mount) },
             // SAFETY: As above.
             dentry: unsafe { ARef::from_raw(dentry) },
         })
+    }
+
+    /// Whether both are on one file system, through whatever mounts.
+    pub(crate) fn is_on_file_system_of(&self, other: &Self) -> bool {
+        core::ptr::eq(self.superblock(), other.superblock())
+    }
+
+    /// Whether this is `ancestor` or below it, on the same file system, as it looks now.
+    pub(crate) fn is_in(&self, ancestor: &Self) -> bool {
+        // SAFETY: Both dentries are live.
+        unsafe { bindings::is_subdir(self.dentry.as_ptr(), ancestor.dentry.as_ptr()) }
     }
 
     /// `dentry`, reached through the same mount.

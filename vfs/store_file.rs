@@ -7,8 +7,7 @@
 use crate::bindings;
 use crate::kcompat::fs::File;
 use crate::vfs::cred::Credentials;
-use crate::vfs::dir::mark_in_use;
-use crate::vfs::dir::unmark_in_use;
+use crate::vfs::in_use::Mark;
 use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
@@ -21,6 +20,7 @@ const OPEN_FLAGS: i32 = (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_
 /// A file of the store that is open and marked as in use; the mark goes when this is dropped.
 /// Others may hold the [`File`] beyond that.
 pub(crate) struct StoreFile {
+    _mark: Mark,
     file: ARef<File>,
     path: Path,
 }
@@ -59,34 +59,34 @@ impl StoreFile {
             )
         };
         // SAFETY: The function returns an error pointer or a reference.
-        Self::from_file(unsafe { File::from_err_ptr(file) }?, dir)
+        let file = can_be_used(unsafe { File::from_err_ptr(file) }?)?;
+        // SAFETY: An open file's path does not change and keeps its dentry.
+        let dentry = unsafe { Dentry::from_raw((*file.as_ptr()).f_path.dentry) };
+        let _mark = Mark::take(dentry).ok_or(EBUSY)?;
+        let path = dir.with_dentry(dentry.into());
+        Ok(StoreFile { _mark, file, path })
     }
 
-    /// Opens an existing file.
+    /// Opens an existing file, which the caller has marked.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if somebody uses it already, and what the file system says.
-    pub(crate) fn open(path: &Path, cred: &Credentials) -> Result<Self> {
+    /// What the file system says.
+    pub(super) fn open(path: &Path, mark: Mark, cred: &Credentials) -> Result<Self> {
         // SAFETY: The path and the credentials are live.
         let file = unsafe { bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr()) };
         // SAFETY: The function returns an error pointer or a reference.
-        Self::from_file(unsafe { File::from_err_ptr(file) }?, path)
+        let file = can_be_used(unsafe { File::from_err_ptr(file) }?)?;
+        Ok(StoreFile {
+            _mark: mark,
+            file,
+            path: path.with_dentry(path.dentry().clone()),
+        })
     }
 
-    fn from_file(file: ARef<File>, near: &Path) -> Result<Self> {
-        // SAFETY: An open file's operations do not change.
-        let op = unsafe { &*(*file.as_ptr()).f_op };
-        if op.read_iter.is_none() || op.write_iter.is_none() {
-            return Err(EINVAL);
-        }
-        // SAFETY: An open file's path does not change and keeps its dentry.
-        let dentry = unsafe { Dentry::from_raw((*file.as_ptr()).f_path.dentry) };
-        if !mark_in_use(dentry) {
-            return Err(EBUSY);
-        }
-        let path = near.with_dentry(dentry.into());
-        Ok(StoreFile { file, path })
+    /// Notes under which name an unnamed file was linked.
+    pub(super) fn set_path(&mut self, path: Path) {
+        self.path = path;
     }
 
     /// The open file.
@@ -123,10 +123,14 @@ impl StoreFile {
     }
 }
 
-impl Drop for StoreFile {
-    fn drop(&mut self) {
-        unmark_in_use(self.path.dentry());
+/// A file without the functions for reading and writing is of no use.
+fn can_be_used(file: ARef<File>) -> Result<ARef<File>> {
+    // SAFETY: An open file's operations do not change.
+    let op = unsafe { &*(*file.as_ptr()).f_op };
+    if op.read_iter.is_none() || op.write_iter.is_none() {
+        return Err(EINVAL);
     }
+    Ok(file)
 }
 
 /// The size of an open file in bytes.

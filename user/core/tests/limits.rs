@@ -3,6 +3,7 @@
 //! The order of the marks: `stop < cull < run < 100`, whatever is tried.
 
 use ondemand_core::errno::Errno;
+use ondemand_core::limits::Level;
 use ondemand_core::limits::Limits;
 use ondemand_core::limits::Mark;
 use ondemand_core::limits::Resource;
@@ -93,4 +94,42 @@ proptest! {
             }
         }
     }
+}
+
+/// Of 1,000 blocks and 1,000 files, with the default marks: stop 10, cull 50, run 70.
+#[test]
+fn the_scarcer_resource_sets_the_level() {
+    let marks = Limits::default().marks(1000, 1000);
+    for (left, level) in [
+        (0, Level::Full),
+        (9, Level::Full),
+        (10, Level::Low),
+        (49, Level::Low),
+        (50, Level::Middling),
+        (69, Level::Middling),
+        (70, Level::Ample),
+        (u64::MAX, Level::Ample),
+    ] {
+        assert_eq!(marks.level(left, 1000), level, "{left} blocks");
+        assert_eq!(marks.level(1000, left), level, "{left} files");
+        assert_eq!(level.may_store(), left >= 10, "{left}");
+    }
+}
+
+/// A file system that counts no files has no limit on them.
+#[test]
+fn nothing_of_nothing_is_ample() {
+    let marks = Limits::default().marks(1000, 0);
+    assert_eq!(marks.level(1000, 0), Level::Ample);
+}
+
+#[test]
+fn culling_goes_on_until_run_is_reached() {
+    let marks = Limits::default().marks(1000, 1000);
+    let mut culling = false;
+    let seen = [100, 60, 49, 60, 69, 70, 60, 50].map(|left| {
+        culling = marks.level(left, 1000).wants_culling(culling);
+        culling
+    });
+    assert_eq!(seen, [false, false, true, true, true, false, false, false]);
 }

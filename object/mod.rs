@@ -6,14 +6,16 @@
 //! ends with `withdraw_cookie`. Its on-demand half lives on as long as an anonymous fd names it, so
 //! that a daemon that is slow to close an fd does not hold up a remount.
 //!
-//! Locking: `store` is held while the file is checked, replaced or committed: it may wait for the
-//! disk, never for a daemon. `current` is a spinlock inside it, for those who only need the file.
+//! Locking: `store` is held while the file is checked, replaced or committed ([`store`]): it may wait
+//! for the disk, never for a daemon. `current` is a spinlock inside it, for those who only need the
+//! file.
+
+mod store;
 
 use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
-use crate::fscache::cookie::Flag;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::Once;
@@ -38,6 +40,9 @@ use kernel::types::ARef;
 use kernel::workqueue::new_work;
 use kernel::workqueue::Work;
 
+/// The work item of the early commit; the other one is the reopening.
+const COMMIT: u64 = 1;
+
 /// The fscache half of an object.
 pub(crate) struct Bound {
     pub(crate) volume: Arc<Volume>,
@@ -49,7 +54,7 @@ pub(crate) struct Bound {
 /// The file of an object.
 pub(crate) struct Stored {
     pub(crate) file: StoreFile,
-    /// It has no name yet: it is committed when the object is withdrawn.
+    /// It has no name yet: it is committed once data was stored, or when the object is withdrawn.
     pub(crate) unnamed: bool,
 }
 
@@ -89,6 +94,8 @@ pub(crate) struct Object {
     opened: WaitQueue,
     #[pin]
     pub(crate) reopen: Work<Object>,
+    #[pin]
+    commit: Work<Object, COMMIT>,
     #[pin]
     store: Mutex<Store>,
     #[pin]
@@ -150,6 +157,7 @@ impl Object {
                 key_hash: cookie.key_hash(),
                 opened <- WaitQueue::new(),
                 reopen <- new_work!("cachefiles_reopen"),
+                commit <- new_work!("cachefiles_commit"),
                 store <- new_mutex!(store, "cachefiles_store"),
                 current <- new_spinlock!(Some(current), "cachefiles_current"),
                 has_data: AtomicBool::new(false),
@@ -209,165 +217,10 @@ impl Object {
         self.current.lock().clone().ok_or(Errno::ENOBUFS.into())
     }
 
-    /// Notes that data was stored.
-    pub(crate) fn filled(&self) {
-        if self.has_data.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        if let Some(bound) = &self.store.lock().bound {
-            bound.cookie.set_flag(Flag::HaveData, true);
-        }
-    }
-
-    /// Checks the file against the size that a daemon has told, the first time by its attribute,
-    /// and replaces a stale one; then gives it that size.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a size that the file system cannot hold or that is not the one of an earlier
-    /// opening; `EIO` if the object is withdrawn; what the file system says.
-    pub(crate) fn validate(&self, size: u64) -> Result {
-        let mut store = self.store.lock();
-        if let Some(known) = store.size {
-            return if known == size { Ok(()) } else { Err(EINVAL) };
-        }
-        let padded = namei::padded(size)
-            .filter(|padded| *padded <= self.cache.max_file_size())
-            .ok_or(EINVAL)?;
-        let told = i64::try_from(size).map_err(|_| EINVAL)?;
-
-        let _scope = self.cache.cred().scope();
-        let Store { bound, stored, .. } = &mut *store;
-        let (Some(bound), Some(stored)) = (bound, stored) else {
-            return Err(EIO);
-        };
-        bound.cookie.set_object_size(told);
-        if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie)? {
-            *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
-        }
-        if stored.unnamed {
-            bound.cookie.set_flag(Flag::NeedsUpdate, true);
-        } else {
-            stored.file.touch();
-        }
-        namei::set_padded_size(&stored.file, padded)?;
-        bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
-        let current = Current {
-            file: stored.file.file().clone(),
-            size: Some(size),
-            new: stored.unnamed,
-        };
-        store.size = Some(size);
-        let old = self.current.lock().replace(current);
-        drop(store);
-        drop(old);
-        Ok(())
-    }
-
-    /// Puts an empty file in place of the object's.
-    ///
-    /// # Errors
-    ///
-    /// What the file system says; the object keeps its file then.
-    pub(crate) fn invalidate(&self, cookie: &Cookie) -> Result {
-        let mut store = self.store.lock();
-        let _scope = self.cache.cred().scope();
-        let size = store.size;
-        let Store { bound, stored, .. } = &mut *store;
-        let (Some(bound), Some(stored)) = (bound, stored) else {
-            cookie.resume_after_invalidation();
-            return Ok(());
-        };
-        let new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
-        if let Some(padded) = size.and_then(namei::padded) {
-            namei::set_padded_size(&new.file, padded)?;
-        }
-        let current = Current {
-            file: new.file.file().clone(),
-            size,
-            new: true,
-        };
-        let old = core::mem::replace(stored, new);
-        let old_current = self.current.lock().replace(current);
-        cookie.set_flag(Flag::NeedsUpdate, true);
-        cookie.resume_after_invalidation();
-        if !old.unnamed {
-            // The object has its new file all the same; the old one is replaced at the commit.
-            let deleted = namei::delete(&bound.volume, self.key_hash, &old);
-            self.warn_if_failed("deleting the old file", deleted);
-        }
-        drop((old, old_current));
-        Ok(())
-    }
-
-    /// Gives the object another size. What lies beyond a smaller one is discarded.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for a size that the file system cannot hold; `EIO` if the object is withdrawn or
-    /// was not opened yet; what the file system says.
-    pub(crate) fn resize(&self, size: i64) -> Result {
-        let mut store = self.store.lock();
-        let bytes = u64::try_from(size).map_err(|_| EINVAL)?;
-        let padded = namei::padded(bytes)
-            .filter(|padded| *padded <= self.cache.max_file_size())
-            .ok_or(EINVAL)?;
-        let (Some(bound), Some(stored), Some(old)) = (&store.bound, &store.stored, store.size)
-        else {
-            return Err(EIO);
-        };
-        let _scope = self.cache.cred().scope();
-        if bytes < old {
-            stored.file.set_size(bytes)?;
-        }
-        stored.file.set_size(padded)?;
-        bound.cookie.set_object_size(size);
-        bound.cookie.set_flag(Flag::NeedsUpdate, true);
-        store.size = Some(bytes);
-        if let Some(current) = &mut *self.current.lock() {
-            current.size = Some(bytes);
-        }
-        Ok(())
-    }
-
     /// Has fscache withdraw the cookie, as soon as no access to it is under way.
     pub(crate) fn withdraw(&self) {
         if let Some(bound) = &self.store.lock().bound {
             bound.cookie.withdraw();
-        }
-    }
-
-    /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
-    /// under way; a `copen` in progress is waited for, a daemon is not.
-    pub(crate) fn finish(&self) {
-        self.cache.engine().drop_object(self);
-        let mut store = self.store.lock();
-        let (bound, stored) = (store.bound.take(), store.stored.take());
-        let opened = store.size.is_some();
-        let current = self.current.lock().take();
-        drop(store);
-        drop(current);
-        let (Some(bound), Some(stored)) = (bound, stored) else {
-            return;
-        };
-        let _scope = self.cache.cred().scope();
-        if bound.cookie.take_flag(Flag::Retired) {
-            if !stored.unnamed {
-                let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
-                self.warn_if_failed("deleting the file", deleted);
-            }
-        } else if opened {
-            let committed = namei::commit(&bound, &stored, self);
-            self.warn_if_failed("committing the file, its data is lost", committed);
-        }
-        // The mark on the file goes before the object is uncounted: the next user may come then.
-        drop(stored);
-        drop(bound);
-    }
-
-    fn warn_if_failed(&self, what: &str, result: Result) {
-        if let Err(error) = result {
-            pr_warn!("{}: {} failed: {:?}\n", self, what, error);
         }
     }
 }

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done with an object's file: checking it when the object is opened, replacing it,
+//! committing it.
+//!
+//! A new file is committed soon after its first data was stored, by a work item, since the commit
+//! waits for the disk: what a mount has fetched in weeks is not lost with the machine. What is
+//! stored after that goes to the committed file.
+
+use crate::fscache::cookie::Cookie;
+use crate::fscache::cookie::Flag;
+use crate::namei;
+use crate::object::Current;
+use crate::object::Object;
+use crate::object::Store;
+use crate::object::COMMIT;
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::workqueue::impl_has_work;
+use kernel::workqueue::WorkItem;
+
+impl_has_work! {
+    impl HasWork<Self, 1> for Object { self.commit }
+}
+
+impl WorkItem<COMMIT> for Object {
+    type Pointer = Arc<Object>;
+
+    fn run(object: Arc<Object>) {
+        object.commit_early();
+    }
+}
+
+impl Object {
+    /// Notes that data was stored.
+    pub(crate) fn filled(self: &Arc<Self>) {
+        if self.has_data.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if let Some(bound) = &self.store.lock().bound {
+            bound.cookie.set_flag(Flag::HaveData, true);
+        }
+        self.queue_commit();
+    }
+
+    /// Has the file committed, by a work item. One that is queued already will find it.
+    fn queue_commit(self: &Arc<Self>) {
+        let queue = self.cache.daemon().commit_queue();
+        let _ = queue.enqueue::<Arc<Object>, COMMIT>(self.clone());
+    }
+
+    /// Commits a new file whose object is open. If that fails, the withdrawal tries again.
+    fn commit_early(&self) {
+        let mut store = self.store.lock();
+        if store.size.is_none() {
+            return;
+        }
+        let Store { bound, stored, .. } = &mut *store;
+        if let (Some(bound), Some(stored)) = (bound, stored) {
+            if stored.unnamed {
+                let _scope = self.cache.cred().scope();
+                let committed = namei::commit(bound, stored, self);
+                self.warn_if_failed("committing the file early", committed);
+            }
+        }
+    }
+
+    /// Checks the file against the size that a daemon has told, the first time by its attribute,
+    /// and replaces a stale one; then gives it that size.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a size that the file system cannot hold or that is not the one of an earlier
+    /// opening; `EIO` if the object is withdrawn; what the file system says.
+    pub(crate) fn validate(self: &Arc<Self>, size: u64) -> Result {
+        self.take_size(size)?;
+        if self.has_data.load(Ordering::Relaxed) {
+            self.queue_commit();
+        }
+        Ok(())
+    }
+
+    fn take_size(&self, size: u64) -> Result {
+        let mut store = self.store.lock();
+        if let Some(known) = store.size {
+            return if known == size { Ok(()) } else { Err(EINVAL) };
+        }
+        let padded = namei::padded(size)
+            .filter(|padded| *padded <= self.cache.max_file_size())
+            .ok_or(EINVAL)?;
+        let told = i64::try_from(size).map_err(|_| EINVAL)?;
+
+        let _scope = self.cache.cred().scope();
+        let Store { bound, stored, .. } = &mut *store;
+        let (Some(bound), Some(stored)) = (bound, stored) else {
+            return Err(EIO);
+        };
+        bound.cookie.set_object_size(told);
+        if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie)? {
+            *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+        }
+        if stored.unnamed {
+            bound.cookie.set_flag(Flag::NeedsUpdate, true);
+        } else {
+            stored.file.touch();
+        }
+        namei::set_padded_size(&stored.file, padded)?;
+        bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
+        let current = Current {
+            file: stored.file.file().clone(),
+            size: Some(size),
+            new: stored.unnamed,
+        };
+        store.size = Some(size);
+        let old = self.current.lock().replace(current);
+        drop(store);
+        drop(old);
+        Ok(())
+    }
+
+    /// Puts an empty file in place of the object's.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says; the object keeps its file then.
+    pub(crate) fn invalidate(&self, cookie: &Cookie) -> Result {
+        let mut store = self.store.lock();
+        let _scope = self.cache.cred().scope();
+        let size = store.size;
+        let Store { bound, stored, .. } = &mut *store;
+        let (Some(bound), Some(stored)) = (bound, stored) else {
+            cookie.resume_after_invalidation();
+            return Ok(());
+        };
+        let new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+        if let Some(padded) = size.and_then(namei::padded) {
+            namei::set_padded_size(&new.file, padded)?;
+        }
+        let current = Current {
+            file: new.file.file().clone(),
+            size,
+            new: true,
+        };
+        let old = core::mem::replace(stored, new);
+        let old_current = self.current.lock().replace(current);
+        self.has_data.store(false, Ordering::Relaxed);
+        cookie.set_flag(Flag::NeedsUpdate, true);
+        cookie.resume_after_invalidation();
+        if !old.unnamed {
+            // The object has its new file all the same; the old one is replaced at the commit.
+            let deleted = namei::delete(&bound.volume, self.key_hash, &old);
+            self.warn_if_failed("deleting the old file", deleted);
+        }
+        drop((old, old_current));
+        Ok(())
+    }
+
+    /// Gives the object another size. What lies beyond a smaller one is discarded.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a size that the file system cannot hold; `EIO` if the object is withdrawn or
+    /// was not opened yet; what the file system says.
+    pub(crate) fn resize(&self, size: i64) -> Result {
+        let mut store = self.store.lock();
+        let bytes = u64::try_from(size).map_err(|_| EINVAL)?;
+        let padded = namei::padded(bytes)
+            .filter(|padded| *padded <= self.cache.max_file_size())
+            .ok_or(EINVAL)?;
+        let (Some(bound), Some(stored), Some(old)) = (&store.bound, &store.stored, store.size)
+        else {
+            return Err(EIO);
+        };
+        let _scope = self.cache.cred().scope();
+        if bytes < old {
+            stored.file.set_size(bytes)?;
+        }
+        stored.file.set_size(padded)?;
+        bound.cookie.set_object_size(size);
+        bound.cookie.set_flag(Flag::NeedsUpdate, true);
+        store.size = Some(bytes);
+        if let Some(current) = &mut *self.current.lock() {
+            current.size = Some(bytes);
+        }
+        Ok(())
+    }
+
+    /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
+    /// under way; a `copen` in progress is waited for, a daemon is not.
+    pub(crate) fn finish(&self) {
+        self.cache.engine().drop_object(self);
+        let mut store = self.store.lock();
+        let (bound, stored) = (store.bound.take(), store.stored.take());
+        let opened = store.size.is_some();
+        let current = self.current.lock().take();
+        drop(store);
+        drop(current);
+        let (Some(bound), Some(mut stored)) = (bound, stored) else {
+            return;
+        };
+        let _scope = self.cache.cred().scope();
+        if bound.cookie.take_flag(Flag::Retired) {
+            if !stored.unnamed {
+                let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
+                self.warn_if_failed("deleting the file", deleted);
+            }
+        } else if opened {
+            let committed = namei::commit(&bound, &mut stored, self);
+            self.warn_if_failed("committing the file, its data is lost", committed);
+        }
+        // The mark on the file goes before the object is uncounted: the next user may come then.
+        drop(stored);
+        drop(bound);
+    }
+
+    fn warn_if_failed(&self, what: &str, result: Result) {
+        if let Err(error) = result {
+            pr_warn!("{}: {} failed: {:?}\n", self, what, error);
+        }
+    }
+}

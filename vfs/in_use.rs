@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `S_KERNEL_FILE`: the mark by which whoever uses an inode of the store keeps `cull` and other
+//! users away.
+//!
+//! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
+//!
+//! Locking: the inode's lock protects the mark. A name is looked up and its inode is marked in one
+//! hold of the directory's lock, by those who open it and by those who remove it: so an inode that
+//! is marked has not been removed before.
+
+use crate::bindings;
+use crate::vfs::path::Dentry;
+use kernel::types::ARef;
+
+/// An inode that is marked as in use; the mark goes when this is dropped.
+pub(super) struct Mark(ARef<Dentry>);
+
+impl Mark {
+    /// Marks the inode of a positive dentry; `None` if somebody uses it already.
+    pub(super) fn take(dentry: &Dentry) -> Option<Self> {
+        let inode = dentry.inode_ptr();
+        // SAFETY: The dentry is positive and keeps its inode.
+        unsafe { bindings::inode_lock(inode) };
+        // SAFETY: The inode's lock is held, which protects the flags.
+        let flags = unsafe { &mut (*inode).i_flags };
+        let free = *flags & bindings::S_KERNEL_FILE_FLAG == 0;
+        *flags |= bindings::S_KERNEL_FILE_FLAG;
+        // SAFETY: Locked above.
+        unsafe { bindings::inode_unlock(inode) };
+        free.then(|| Mark(dentry.into()))
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let inode = self.0.inode_ptr();
+        // SAFETY: The dentry was positive when it was marked; a dentry with two references, this
+        // one and that of whoever removes it, keeps its inode.
+        unsafe { bindings::inode_lock(inode) };
+        // SAFETY: The inode's lock is held, which protects the flags.
+        unsafe { (*inode).i_flags &= !bindings::S_KERNEL_FILE_FLAG };
+        // SAFETY: Locked above.
+        unsafe { bindings::inode_unlock(inode) };
+    }
+}
+
+/// Whether the inode of a positive dentry is marked, as it looks now.
+pub(super) fn is_in_use(dentry: &Dentry) -> bool {
+    // SAFETY: The dentry is positive and keeps its inode; the flags are one machine word.
+    let flags = unsafe { core::ptr::addr_of!((*dentry.inode_ptr()).i_flags).read_volatile() };
+    flags & bindings::S_KERNEL_FILE_FLAG != 0
+}
