@@ -21,6 +21,7 @@ use crate::space::Need;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
+use crate::vfs::path::Space;
 use crate::vfs::security;
 use crate::volume::Volume;
 use core::sync::atomic::AtomicU32;
@@ -29,6 +30,7 @@ use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
+use kernel::str::BStr;
 use kernel::str::CString;
 use kernel::sync::Arc;
 use kernel::sync::CondVar;
@@ -122,33 +124,12 @@ impl Cache {
             .inspect_err(|_| pr_err!("a cache with the tag '{}' exists\n", &*name))?;
         let cred = Credentials::of_kernel(setup.security_context())
             .inspect_err(|error| pr_err!("the security context cannot be used: {:?}\n", error))?;
-        let root = {
-            let _scope = cred.scope();
-            Path::lookup_dir(dir.as_c_str())
-        };
-        let root = root
+        let root = cred
+            .run(|| Path::lookup_dir(dir.as_c_str()))
             .inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", dir.as_c_str(), error))?;
         probe::check_path(&root)?;
         let cred = cred.creating_files_as(&root)?;
-        let scope = cred.scope();
-        security::may_fill(&root)?;
-        let space = root.space()?;
-        let open = |name: &[u8]| {
-            PinnedDir::open_or_create(&root, name, || Ok(()))
-                .map(|(dir, _)| dir)
-                .inspect_err(|error| {
-                    pr_err!(
-                        "directory '{}': {:?}\n",
-                        kernel::str::BStr::from_bytes(name),
-                        error
-                    )
-                })
-        };
-        let store = open(b"cache")?;
-        let graveyard = open(b"graveyard")?;
-        probe::check_store(&store, &cred)?;
-        drop(scope);
-
+        let (store, graveyard, space) = cred.run(|| Self::open_store(&root, &cred))?;
         let space = Account::new(&setup.limits, space);
         let max_file_size = root.max_file_size();
         let live = Arc::new(
@@ -181,6 +162,22 @@ impl Cache {
         let _ = cache.look_at_space();
         pr_info!("File cache on {} registered\n", &*cache.name);
         Ok(cache)
+    }
+
+    /// Opens the two directories of a store, and checks that it can be one.
+    fn open_store(root: &Path, cred: &Credentials) -> Result<(PinnedDir, PinnedDir, Space)> {
+        security::may_fill(root)?;
+        let open = |name: &[u8]| {
+            PinnedDir::open_or_create(root, name, || Ok(()))
+                .map(|(dir, _)| dir)
+                .inspect_err(|error| {
+                    pr_err!("directory '{}': {:?}\n", BStr::from_bytes(name), error)
+                })
+        };
+        let store = open(b"cache")?;
+        let graveyard = open(b"graveyard")?;
+        probe::check_store(&store, cred)?;
+        Ok((store, graveyard, root.space()?))
     }
 
     /// The daemon that serves the cache.
@@ -261,8 +258,7 @@ impl Cache {
     ///
     /// What `statfs` says; `EIO` for a withdrawn cache.
     pub(crate) fn look_at_space(&self) -> Result {
-        let _scope = self.cred.scope();
-        self.has_space(Need::Nothing)
+        self.cred.run(|| self.has_space(Need::Nothing))
     }
 
     /// The space that writes are accounted for in.
@@ -331,8 +327,7 @@ impl Cache {
     }
 
     fn sync(&self, live: &Live) -> Result {
-        let _scope = self.cred.scope();
-        live.root.sync()
+        self.cred.run(|| live.root.sync())
     }
 
     /// Waits, volume by volume, until no access to them is under way.

@@ -30,15 +30,12 @@ impl Cache {
     pub(crate) fn cull(&self, name: &[u8]) -> Result {
         let live = self.live()?;
         let dir = directory_of_command(&live)?;
-        {
-            let _scope = self.cred().scope();
-            match removal::cull_file(&dir, name)? {
-                Culled::Gone => {}
-                Culled::IsDirectory => into_grave(&live, |grave| {
-                    removal::cull_dir(&dir, name, live.graveyard(), grave)
-                })?,
-            }
-        }
+        self.cred().run(|| match removal::cull_file(&dir, name)? {
+            Culled::Gone => Ok(()),
+            Culled::IsDirectory => into_grave(&live, |grave| {
+                removal::cull_dir(&dir, name, live.graveyard(), grave)
+            }),
+        })?;
         stats::count_culled();
         self.look_at_space()
     }
@@ -51,8 +48,8 @@ impl Cache {
     pub(crate) fn check_in_use(&self, name: &[u8]) -> Result {
         let live = self.live()?;
         let dir = directory_of_command(&live)?;
-        let _scope = self.cred().scope();
-        if removal::name_is_in_use(&dir, name)? {
+        let in_use = self.cred().run(|| removal::name_is_in_use(&dir, name))?;
+        if in_use {
             return Err(EBUSY);
         }
         Ok(())

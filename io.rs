@@ -88,11 +88,8 @@ impl Object {
         let mut asked: Option<Span> = None;
         let mut left = wanted;
         loop {
-            let hole = {
-                let _scope = self.cache().cred().scope();
-                first_hole(&file, left, size)?
-            };
-            let Some(hole) = hole else {
+            let cred = self.cache().cred();
+            let Some(hole) = cred.run(|| first_hole(&file, left, size))? else {
                 return Ok(file);
             };
             if let Some(asked) = asked {
@@ -134,20 +131,21 @@ impl Object {
         if to > end {
             return Err(EFBIG);
         }
-        let _scope = self.cache().cred().scope();
-        if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
-            // What is stored already can be stored again.
-            let span = Span {
-                start: pos,
-                end: to,
-            };
-            if first_hole(&file, span, size.unwrap_or(to))?.is_some() {
-                return Err(error);
+        let written = self.cache().cred().run(|| {
+            if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
+                // What is stored already can be stored again.
+                let span = Span {
+                    start: pos,
+                    end: to,
+                };
+                if first_hole(&file, span, size.unwrap_or(to))?.is_some() {
+                    return Err(error);
+                }
             }
-        }
-        let _writing = self.cache().space().begin_write(len);
-        stats::count_write();
-        let written = direct_io::write(&file, pos, from)?;
+            let _writing = self.cache().space().begin_write(len);
+            stats::count_write();
+            direct_io::write(&file, pos, from)
+        })?;
         self.filled();
         Ok(written)
     }
@@ -159,8 +157,8 @@ impl Object {
     /// `ENOBUFS` if the object is withdrawn, `ENXIO` beyond the end, `EINVAL`.
     pub(crate) fn seek(&self, offset: i64, whence: Whence) -> Result<i64> {
         let Current { file, .. } = self.current()?;
-        let _scope = self.cache().cred().scope();
-        store_file::seek(&file, offset, whence)
+        let cred = self.cache().cred();
+        cred.run(|| store_file::seek(&file, offset, whence))
     }
 }
 
@@ -192,9 +190,9 @@ impl Operations for CacheReads {
         if start >= size {
             return Source::Zeroes;
         }
-        let _scope = object.cache().cred().scope();
+        let cred = object.cache().cred();
         let within = |to: u64| usize::try_from(to - start).map_or(len, |part| part.min(len));
-        match store_file::extent(file, start) {
+        match cred.run(|| store_file::extent(file, start)) {
             Ok(Extent::Data(to)) if to > start => Source::Cache(within(to)),
             Ok(Extent::Hole(Some(to))) => {
                 Source::Server(within(namei::padded(to).unwrap_or(u64::MAX)))
@@ -210,12 +208,15 @@ impl Operations for CacheReads {
         len: usize,
         granularity: usize,
     ) -> Result<(u64, usize)> {
-        let _scope = object.cache().cred().scope();
+        let cred = object.cache().cred();
+        let extent = |at| {
+            let extent = cred.run(|| store_file::extent(file, at));
+            extent.map_err(|_| Error::from(Errno::ENOBUFS))
+        };
         let granule = PAGE.max(granularity as u64);
         let none = || Error::from(Errno::ENODATA);
         let span_end = start.checked_add(len as u64).ok_or_else(none)?;
-        let unknown = |_| Error::from(Errno::ENOBUFS);
-        let from = match store_file::extent(file, start).map_err(unknown)? {
+        let from = match extent(start)? {
             Extent::Data(_) => start,
             Extent::Hole(next) => next.ok_or_else(none)?,
         };
@@ -223,7 +224,7 @@ impl Operations for CacheReads {
             .checked_next_multiple_of(granule)
             .filter(|from| *from < span_end)
             .ok_or_else(none)?;
-        match store_file::extent(file, from).map_err(unknown)? {
+        match extent(from)? {
             Extent::Data(to) => {
                 let to = to.min(span_end);
                 let bytes = (to - to % granule).saturating_sub(from);

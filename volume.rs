@@ -55,9 +55,7 @@ impl Volume {
         attachment: Attachment<Cache>,
     ) -> Result<Arc<Self>> {
         let live = cache.live()?;
-        let scope = cache.cred().scope();
-        let dir = open_dir(&cache, &live, cookie)?;
-        drop(scope);
+        let dir = cache.cred().run(|| open_dir(&cache, &live, cookie))?;
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(None, GFP_KERNEL)?;
@@ -66,16 +64,20 @@ impl Volume {
         volume_key.extend_from_slice(cookie.key(), GFP_KERNEL)?;
         let number = cache.attach(cookie, attachment)?;
         let dirs = Some(Dirs { dir, fanout });
+        let its_cache = cache.clone();
         let volume = Arc::pin_init(
             pin_init!(Volume {
-                cache: cache.clone(),
+                cache: its_cache,
                 number,
                 key: volume_key,
                 dirs <- new_mutex!(dirs, "cachefiles_volume"),
             }),
             GFP_KERNEL,
         )
-        .inspect_err(|_| cookie.unpin())?;
+        .inspect_err(|_| {
+            cookie.unpin();
+            cache.forget_volume(number);
+        })?;
         Ok(volume)
     }
 
@@ -119,11 +121,11 @@ impl Volume {
     /// Notes on disk that the volume was in use to the end.
     pub(crate) fn finish(volume: &Arc<Self>, cookie: &VolumeCookie) {
         let dirs = volume.dirs.lock();
-        let _scope = volume.cache.cred().scope();
-        let Some(dirs) = &*dirs else {
+        let Some(Dirs { dir, .. }) = &*dirs else {
             return;
         };
-        if let Err(error) = xattr::set_volume(dirs.dir.path(), cookie.coherency()) {
+        let set = || xattr::set_volume(dir.path(), cookie.coherency());
+        if let Err(error) = volume.cache.cred().run(set) {
             pr_warn!("setting a volume's attribute failed: {:?}\n", error);
         }
     }

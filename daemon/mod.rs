@@ -6,10 +6,10 @@
 //! is closed, the device's or an anonymous one. Each of them is a [`Pin`]; the last pin to go
 //! withdraws the cache.
 //!
-//! Locking: `life` is the daemon mutex. It serialises the commands that set a cache up; `copen`,
-//! `restore`, `read` and `poll` do not hold it, so that a bind that takes long, or one answer that
-//! waits for the disk, does not stop the others. Order: daemon mutex -> a cache's volumes -> an
-//! object's store -> the table.
+//! Locking: `life` is the daemon mutex. It serialises the commands that set a cache up. Commands
+//! about a bound cache, and `poll` while culling is wanted, take it to look the cache up; they do not
+//! hold it, so that one answer that waits for the disk does not stop the others. `read` does not
+//! take it at all. Order: daemon mutex -> an object's store -> a volume's directories -> the table.
 
 #[allow(
     unreachable_pub,

@@ -133,10 +133,9 @@ impl Object {
             cookie: cookie.into(),
             _counted: live.fscache().count_object(),
         };
-        let stored = {
-            let _scope = cache.cred().scope();
-            namei::look_up(&live, volume, cookie.key_hash(), name.as_bytes())?
-        };
+        let stored = cache
+            .cred()
+            .run(|| namei::look_up(&live, volume, cookie.key_hash(), name.as_bytes()))?;
         let current = Current {
             file: stored.file.file().clone(),
             size: None,

@@ -59,8 +59,8 @@ impl Object {
         let Store { bound, stored, .. } = &mut *store;
         if let (Some(bound), Some(stored)) = (bound, stored) {
             if stored.unnamed {
-                let _scope = self.cache.cred().scope();
-                let committed = namei::commit(bound, stored, self);
+                let cred = self.cache.cred();
+                let committed = cred.run(|| namei::commit(bound, stored, self));
                 self.warn_if_failed("committing the file early", committed);
             }
         }
@@ -91,32 +91,33 @@ impl Object {
             .ok_or(EINVAL)?;
         let told = i64::try_from(size).map_err(|_| EINVAL)?;
 
-        let _scope = self.cache.cred().scope();
-        let Store { bound, stored, .. } = &mut *store;
-        let (Some(bound), Some(stored)) = (bound, stored) else {
-            return Err(EIO);
-        };
-        bound.cookie.set_object_size(told);
-        if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie)? {
-            *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
-        }
-        if stored.unnamed {
-            bound.cookie.set_flag(Flag::NeedsUpdate, true);
-        } else {
-            stored.file.touch();
-        }
-        namei::set_padded_size(&stored.file, padded)?;
-        bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
-        let current = Current {
-            file: stored.file.file().clone(),
-            size: Some(size),
-            new: stored.unnamed,
-        };
-        store.size = Some(size);
-        let old = self.current.lock().replace(current);
-        drop(store);
-        drop(old);
-        Ok(())
+        self.cache.cred().run(|| {
+            let Store { bound, stored, .. } = &mut *store;
+            let (Some(bound), Some(stored)) = (bound, stored) else {
+                return Err(EIO);
+            };
+            bound.cookie.set_object_size(told);
+            if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie)? {
+                *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+            }
+            if stored.unnamed {
+                bound.cookie.set_flag(Flag::NeedsUpdate, true);
+            } else {
+                stored.file.touch();
+            }
+            namei::set_padded_size(&stored.file, padded)?;
+            bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
+            let current = Current {
+                file: stored.file.file().clone(),
+                size: Some(size),
+                new: stored.unnamed,
+            };
+            store.size = Some(size);
+            let old = self.current.lock().replace(current);
+            drop(store);
+            drop(old);
+            Ok(())
+        })
     }
 
     /// Puts an empty file in place of the object's.
@@ -126,34 +127,35 @@ impl Object {
     /// What the file system says; the object keeps its file then.
     pub(crate) fn invalidate(&self, cookie: &Cookie) -> Result {
         let mut store = self.store.lock();
-        let _scope = self.cache.cred().scope();
-        let size = store.size;
-        let Store { bound, stored, .. } = &mut *store;
-        let (Some(bound), Some(stored)) = (bound, stored) else {
+        self.cache.cred().run(|| {
+            let size = store.size;
+            let Store { bound, stored, .. } = &mut *store;
+            let (Some(bound), Some(stored)) = (bound, stored) else {
+                cookie.resume_after_invalidation();
+                return Ok(());
+            };
+            let new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+            if let Some(padded) = size.and_then(namei::padded) {
+                namei::set_padded_size(&new.file, padded)?;
+            }
+            let current = Current {
+                file: new.file.file().clone(),
+                size,
+                new: true,
+            };
+            let old = core::mem::replace(stored, new);
+            let old_current = self.current.lock().replace(current);
+            self.has_data.store(false, Ordering::Relaxed);
+            cookie.set_flag(Flag::NeedsUpdate, true);
             cookie.resume_after_invalidation();
-            return Ok(());
-        };
-        let new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
-        if let Some(padded) = size.and_then(namei::padded) {
-            namei::set_padded_size(&new.file, padded)?;
-        }
-        let current = Current {
-            file: new.file.file().clone(),
-            size,
-            new: true,
-        };
-        let old = core::mem::replace(stored, new);
-        let old_current = self.current.lock().replace(current);
-        self.has_data.store(false, Ordering::Relaxed);
-        cookie.set_flag(Flag::NeedsUpdate, true);
-        cookie.resume_after_invalidation();
-        if !old.unnamed {
-            // The object has its new file all the same; the old one is replaced at the commit.
-            let deleted = namei::delete(&bound.volume, self.key_hash, &old);
-            self.warn_if_failed("deleting the old file", deleted);
-        }
-        drop((old, old_current));
-        Ok(())
+            if !old.unnamed {
+                // The object has its new file all the same; the old one is replaced at the commit.
+                let deleted = namei::delete(&bound.volume, self.key_hash, &old);
+                self.warn_if_failed("deleting the old file", deleted);
+            }
+            drop((old, old_current));
+            Ok(())
+        })
     }
 
     /// Gives the object another size. What lies beyond a smaller one is discarded.
@@ -168,22 +170,27 @@ impl Object {
         let padded = namei::padded(bytes)
             .filter(|padded| *padded <= self.cache.max_file_size())
             .ok_or(EINVAL)?;
-        let (Some(bound), Some(stored), Some(old)) = (&store.bound, &store.stored, store.size)
-        else {
+        let Store {
+            stored,
+            bound,
+            size: its_size,
+        } = &mut *store;
+        let (Some(bound), Some(stored), Some(old)) = (bound, stored, its_size) else {
             return Err(EIO);
         };
-        let _scope = self.cache.cred().scope();
-        if bytes < old {
-            stored.file.set_size(bytes)?;
-        }
-        stored.file.set_size(padded)?;
-        bound.cookie.set_object_size(size);
-        bound.cookie.set_flag(Flag::NeedsUpdate, true);
-        store.size = Some(bytes);
-        if let Some(current) = &mut *self.current.lock() {
-            current.size = Some(bytes);
-        }
-        Ok(())
+        self.cache.cred().run(|| {
+            if bytes < *old {
+                stored.file.set_size(bytes)?;
+            }
+            stored.file.set_size(padded)?;
+            bound.cookie.set_object_size(size);
+            bound.cookie.set_flag(Flag::NeedsUpdate, true);
+            *old = bytes;
+            if let Some(current) = &mut *self.current.lock() {
+                current.size = Some(bytes);
+            }
+            Ok(())
+        })
     }
 
     /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
@@ -199,19 +206,20 @@ impl Object {
         let (Some(bound), Some(mut stored)) = (bound, stored) else {
             return;
         };
-        let _scope = self.cache.cred().scope();
-        if bound.cookie.take_flag(Flag::Retired) {
-            if !stored.unnamed {
-                let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
-                self.warn_if_failed("deleting the file", deleted);
+        self.cache.cred().run(|| {
+            if bound.cookie.take_flag(Flag::Retired) {
+                if !stored.unnamed {
+                    let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
+                    self.warn_if_failed("deleting the file", deleted);
+                }
+            } else if opened {
+                let committed = namei::commit(&bound, &mut stored, self);
+                self.warn_if_failed("committing the file, its data is lost", committed);
             }
-        } else if opened {
-            let committed = namei::commit(&bound, &mut stored, self);
-            self.warn_if_failed("committing the file, its data is lost", committed);
-        }
-        // The mark on the file goes before the object is uncounted: the next user may come then.
-        drop(stored);
-        drop(bound);
+            // The mark on the file goes before the object is uncounted: the next user may come then.
+            drop(stored);
+            drop(bound);
+        })
     }
 
     fn warn_if_failed(&self, what: &str, result: Result) {

@@ -9,7 +9,6 @@
 use crate::bindings;
 use crate::vfs::path::Path;
 use crate::vfs::security::SecurityId;
-use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
 
@@ -53,9 +52,9 @@ impl Credentials {
     /// What the security module says, `ENOMEM`.
     pub(crate) fn creating_files_as(&self, dir: &Path) -> Result<Self> {
         let new = {
-            let _scope = self.scope();
             // SAFETY: Copies the credentials that are in force, ours.
-            Credentials(NonNull::new(unsafe { bindings::prepare_creds() }).ok_or(ENOMEM)?)
+            let copy = self.run(|| unsafe { bindings::prepare_creds() });
+            Credentials(NonNull::new(copy).ok_or(ENOMEM)?)
         };
         // SAFETY: `new` is not in use yet, and the inode lives as long as its path.
         kernel::error::to_result(unsafe {
@@ -69,16 +68,20 @@ impl Credentials {
         self.0.as_ptr()
     }
 
-    /// Puts them in force for the current task until the scope ends, in which memory is allocated
-    /// without going into file systems.
-    pub(crate) fn scope(&self) -> StoreScope<'_> {
-        StoreScope {
-            // SAFETY: The credentials live longer than the scope.
-            saved: unsafe { bindings::override_creds(self.as_ptr()) },
-            // SAFETY: Undone by the scope's end.
-            nofs: unsafe { bindings::memalloc_nofs_save() },
-            _cred: PhantomData,
-        }
+    /// Does `work` with these in force for the current task, and allocating memory without going
+    /// into file systems. Such works may contain one another.
+    pub(crate) fn run<R>(&self, work: impl FnOnce() -> R) -> R {
+        // SAFETY: The credentials live as long as `self`, and are in force until `work` returns: the
+        // kernel's panics do not unwind.
+        let saved = unsafe { bindings::override_creds(self.as_ptr()) };
+        // SAFETY: Undone below.
+        let nofs = unsafe { bindings::memalloc_nofs_save() };
+        let result = work();
+        // SAFETY: Goes with the save above; what `work` began, it has ended.
+        unsafe { bindings::memalloc_nofs_restore(nofs) };
+        // SAFETY: These were in force before, and `work` has left ours in force.
+        unsafe { bindings::revert_creds(saved) };
+        result
     }
 }
 
@@ -86,23 +89,6 @@ impl Drop for Credentials {
     fn drop(&mut self) {
         // SAFETY: The reference is owned by the type invariant.
         unsafe { bindings::put_cred(self.as_ptr()) }
-    }
-}
-
-/// While it lives, the current task acts with a cache's [`Credentials`]. Scopes end in the reverse
-/// order of their beginning and do not leave their task.
-pub(crate) struct StoreScope<'a> {
-    saved: *const bindings::cred,
-    nofs: u32,
-    _cred: PhantomData<&'a Credentials>,
-}
-
-impl Drop for StoreScope<'_> {
-    fn drop(&mut self) {
-        // SAFETY: Goes with the save in `scope`.
-        unsafe { bindings::memalloc_nofs_restore(self.nofs) };
-        // SAFETY: These were in force when the scope began.
-        unsafe { bindings::revert_creds(self.saved) };
     }
 }
 

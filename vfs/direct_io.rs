@@ -96,16 +96,12 @@ pub(crate) fn read(
         ki_complete: Some(read_complete),
         ..ZERO
     };
-    let scope = cred.scope();
-    let in_flight = Arc::new(
-        ReadInFlight {
-            iocb: Opaque::new(iocb),
-            end: Opaque::new(None),
-        },
-        GFP_KERNEL,
-    );
+    let in_flight = ReadInFlight {
+        iocb: Opaque::new(iocb),
+        end: Opaque::new(None),
+    };
+    let in_flight = cred.run(|| Arc::new(in_flight, GFP_KERNEL));
     let Ok(in_flight) = in_flight else {
-        drop(scope);
         iter.zero_to_end();
         return termination.end(ENOMEM.to_errno() as isize, false);
     };
@@ -121,8 +117,8 @@ pub(crate) fn read(
     let iocb = in_flight.iocb.get();
     // SAFETY: The kiocb lives as long as `in_flight`, and the completion's reference is given away
     // with it; the file is live during the call, since the caller holds it.
-    let ret = unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), iocb, iter.as_ptr()) };
-    drop(scope);
+    let ret =
+        cred.run(|| unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), iocb, iter.as_ptr()) });
     if ret == -(bindings::EIOCBQUEUED as isize) {
         // All pages are part of the queued request; what lies beyond the end of the file is not
         // asked for by callers.
