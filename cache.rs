@@ -135,7 +135,7 @@ impl Cache {
         let live = Arc::new(
             Live {
                 fscache,
-                root: root.mount_root(),
+                root,
                 store,
                 graveyard,
                 graves: AtomicU32::new(0),

@@ -146,7 +146,9 @@ impl Object {
             stats::count_write();
             direct_io::write(&file, pos, from)
         })?;
-        self.filled();
+        if written > 0 {
+            self.filled();
+        }
         Ok(written)
     }
 

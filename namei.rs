@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::cache::Live;
 use crate::cache::PAGE;
 use crate::culling;
+use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
 use crate::object::Bound;
@@ -50,10 +51,15 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
         Entry::Nothing => {}
         Entry::Other(dentry) => {
             pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
-            if dentry.is_dir() {
-                culling::bury(live, &dir, &dentry)?;
+            let removed = if dentry.is_dir() {
+                culling::bury(live, &dir, &dentry)
             } else {
-                removal::unlink(dir.path(), &dentry)?;
+                removal::unlink(dir.path(), &dentry)
+            };
+            match removed {
+                // Somebody else was faster.
+                Err(error) if error == Errno::ESTALE.into() => {}
+                removed => removed?,
             }
         }
     }
@@ -80,7 +86,7 @@ pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<St
 ///
 /// What the file system says when the attribute is read.
 pub(crate) fn is_coherent(stored: &Stored, cookie: &Cookie) -> Result<bool> {
-    xattr::check_object(stored.file.path(), cookie.object_size(), cookie.aux())
+    xattr::check_object(stored.file.path(), cookie.object_size())
 }
 
 /// Makes a file `padded` bytes long.
@@ -113,7 +119,7 @@ pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Res
     let cookie = &bound.cookie;
     let changed = cookie.take_flag(Flag::LocalWrite);
     if cookie.take_flag(Flag::NeedsUpdate) || changed {
-        xattr::set_object(stored.file.path(), cookie.object_size(), cookie.aux())
+        xattr::set_object(stored.file.path(), cookie.object_size())
             .inspect_err(|_| cookie.set_flag(Flag::NeedsUpdate, true))?;
     }
     if stored.unnamed {

@@ -48,36 +48,26 @@ fn read<'a>(path: &Path, buffer: &'a mut [u8; MAX]) -> Result<Option<&'a [u8]>> 
 /// # Errors
 ///
 /// `ENOSPC`, `EROFS` and what else the file system says.
-pub(crate) fn set_object(path: &Path, size: u64, aux: &[u8]) -> Result {
+pub(crate) fn set_object(path: &Path, size: u64) -> Result {
     let mut buffer = [0; MAX];
-    let parts: [&[u8]; 4] = [
-        &size.to_be_bytes(),
-        &[0; 8],
-        &[TYPE_DATA, CONTENT_NO_DATA],
-        aux,
-    ];
+    let parts: [&[u8]; 3] = [&size.to_be_bytes(), &[0; 8], &[TYPE_DATA, CONTENT_NO_DATA]];
     xattr::set(path, NAME, encode(&mut buffer, &parts)?)
 }
 
-/// Whether a file is that of an object of this size with this auxiliary data.
+/// Whether a file is that of an object of this size, without auxiliary data.
 ///
 /// # Errors
 ///
 /// What the file system says when the attribute is read.
-pub(crate) fn check_object(path: &Path, size: u64, aux: &[u8]) -> Result<bool> {
+pub(crate) fn check_object(path: &Path, size: u64) -> Result<bool> {
     let mut buffer = [0; MAX];
     let Some(value) = read(path, &mut buffer)? else {
         return Ok(false);
     };
-    let (Some(header), Some(stored_aux)) = (value.get(..OBJECT_HEADER), value.get(OBJECT_HEADER..))
-    else {
-        return Ok(false);
-    };
-    let matches = header.starts_with(&size.to_be_bytes())
-        && header.get(16) == Some(&TYPE_DATA)
-        && header.get(17) != Some(&CONTENT_DIRTY)
-        && stored_aux == aux;
-    Ok(matches)
+    Ok(value.len() == OBJECT_HEADER
+        && value.starts_with(&size.to_be_bytes())
+        && value.get(16) == Some(&TYPE_DATA)
+        && value.get(17) != Some(&CONTENT_DIRTY))
 }
 
 /// Sets the attribute of a volume's directory.

@@ -32,6 +32,7 @@ use crate::limits::Level;
 use crate::ondemand::device_read::Buffer;
 use crate::ondemand::engine::Engine;
 use crate::setup::Setup;
+use crate::vfs::cred::is_admin;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicUsize;
@@ -61,7 +62,7 @@ impl Device {
         Ok(Device {
             held: AtomicBool::new(false),
             reopen: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_reopen"))?,
-            commit: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_commit"))?,
+            commit: OwnedQueue::new_freezable(kernel::c_str!("cachefiles_commit"))?,
         })
     }
 }
@@ -197,8 +198,12 @@ impl Daemon {
         }
     }
 
-    /// `bind ondemand`. If it fails, the set-up is as it was before.
+    /// `bind ondemand`. If it fails, the set-up is as it was before. Asks for the right that `open`
+    /// asks for: the store is accessed with the binder's rights, or those of who owns the directory.
     fn bind(daemon: &Arc<Self>) -> Result {
+        if !is_admin() {
+            return Err(EPERM);
+        }
         let mut life = daemon.life.lock();
         let Life::Setup(setup) = &mut *life else {
             pr_err!("the cache is bound already\n");
@@ -279,7 +284,7 @@ impl MiscDevice for CachefilesDevice {
     type Ptr = KBox<DeviceFile>;
 
     fn open(device: &'static Device) -> Result<KBox<DeviceFile>> {
-        if !crate::vfs::cred::is_admin() {
+        if !is_admin() {
             return Err(EPERM);
         }
         if device.held.swap(true, Ordering::Acquire) {

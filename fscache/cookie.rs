@@ -88,16 +88,9 @@ impl Cookie {
         self.raw().key_hash
     }
 
-    /// What the netfs wants compared before stored data is used; at most 255 bytes.
-    pub(crate) fn aux(&self) -> &[u8] {
-        // SAFETY: Only the netfs changes the data, and not while the cookie is looked up or
-        // withdrawn, which is when a cache asks for it.
-        unsafe {
-            core::slice::from_raw_parts(
-                bindings::fscache_get_aux(self.as_ptr()).cast(),
-                self.raw().aux_len.into(),
-            )
-        }
+    /// Whether the netfs wants auxiliary data compared before stored data is used.
+    pub(crate) fn has_aux(&self) -> bool {
+        self.raw().aux_len != 0
     }
 
     /// Whether the netfs leaves it to the cache to find out the size.

@@ -35,6 +35,18 @@ impl OwnedQueue {
         // INVARIANT: The queue was just made, and belongs to nobody else.
         NonNull::new(queue).map(OwnedQueue).ok_or(ENOMEM)
     }
+
+    /// The same, for work that writes to disks: it stands still while the machine is suspended.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new_freezable(name: &CStr) -> Result<Self> {
+        // SAFETY: `name` is a string; the queue keeps a copy of it.
+        let queue = unsafe { bindings::alloc_freezable_workqueue(name.as_char_ptr()) };
+        // INVARIANT: As above.
+        NonNull::new(queue).map(OwnedQueue).ok_or(ENOMEM)
+    }
 }
 
 impl Deref for OwnedQueue {

@@ -110,14 +110,14 @@ impl Object {
     /// # Errors
     ///
     /// `ENAMETOOLONG` for a key whose file name would be too long, `EOPNOTSUPP` for a cookie of a
-    /// netfs that does not let the cache tell the size, `EBUSY` if the file is in use, `ENOBUFS`
+    /// netfs that does not let the cache tell the size or has auxiliary data, `EBUSY` if the file is in use, `ENOBUFS`
     /// if the disk is too full, `EIO` if the cache is dead, and what the file system says.
     pub(crate) fn lookup(volume: &Arc<Volume>, cookie: &Cookie) -> Result<Arc<Self>> {
         let cache = volume.cache();
-        if !cookie.wants_cache_size() {
+        if !cookie.wants_cache_size() || cookie.has_aux() {
             static TOLD: Once = Once::new();
             if TOLD.first() {
-                pr_warn!("only netfs's that let the cache tell the size are served (EROFS)\n");
+                pr_warn!("only netfs's that let the cache tell the size, and have no auxiliary data, are served (EROFS)\n");
             }
             return Err(Errno::EOPNOTSUPP.into());
         }

@@ -22,11 +22,6 @@ void *ondemand_shim_fscache_get_key(struct fscache_cookie *cookie)
 	return fscache_get_key(cookie);
 }
 
-void *ondemand_shim_fscache_get_aux(struct fscache_cookie *cookie)
-{
-	return fscache_get_aux(cookie);
-}
-
 void ondemand_shim_fscache_count_read(void)
 {
 	fscache_count_read();

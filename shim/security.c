@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* lsm_: the functions exist under their own names with CONFIG_SECURITY alone. */
+#include <linux/cred.h>
 #include <linux/security.h>
 
 int ondemand_shim_lsm_path_mkdir(const struct path *dir, struct dentry *dentry, umode_t mode)
@@ -31,4 +32,9 @@ int ondemand_shim_lsm_inode_create(struct inode *dir, struct dentry *dentry, umo
 int ondemand_shim_lsm_secctx_to_secid(const char *context, u32 len, u32 *secid)
 {
 	return security_secctx_to_secid(context, len, secid);
+}
+
+void ondemand_shim_lsm_current_getsecid(u32 *secid)
+{
+	security_cred_getsecid(current_cred(), secid);
 }

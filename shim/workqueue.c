@@ -5,3 +5,8 @@ struct workqueue_struct *ondemand_shim_alloc_unbound_workqueue(const char *name)
 {
 	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
+
+struct workqueue_struct *ondemand_shim_alloc_freezable_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_FREEZABLE | WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
+}

@@ -25,10 +25,16 @@ const DIR_MODE: bindings::umode_t = 0o700;
 pub(super) struct DirLock<'a>(&'a Path);
 
 impl<'a> DirLock<'a> {
-    pub(super) fn take(dir: &'a Path) -> Self {
+    /// # Errors
+    ///
+    /// `ENOTDIR`.
+    pub(super) fn take(dir: &'a Path) -> Result<Self> {
+        if !dir.dentry().is_dir() {
+            return Err(ENOTDIR);
+        }
         // SAFETY: A directory's dentry is positive and keeps its inode.
         unsafe { bindings::inode_lock_parent(dir.dentry().inode_ptr()) };
-        DirLock(dir)
+        Ok(DirLock(dir))
     }
 
     /// Looks a name up in the locked directory; the result may be negative.
@@ -41,12 +47,21 @@ impl<'a> DirLock<'a> {
     ///
     /// # Errors
     ///
+    /// `ESTALE` if the name is no longer in this directory, `EBUSY` if something is mounted on it,
     /// `EACCES` and the like from a security module, and what the file system says.
     pub(super) fn unlink(&self, victim: &Dentry) -> Result {
+        if !self.holds(victim) {
+            return Err(Errno::ESTALE.into());
+        }
+        // SAFETY: The victim is live.
+        if unsafe { bindings::d_mountpoint(victim.as_ptr()) } {
+            return Err(EBUSY);
+        }
         security::may_unlink(self.0, victim)?;
         // A dentry with a second reference keeps its inode, which others may have marked.
         let _keeps_inode: ARef<Dentry> = victim.into();
-        // SAFETY: The directory is locked, the victim is one of its positive names.
+        // SAFETY: The directory is locked, the victim is one of its names; the function itself refuses
+        // a negative one and a directory.
         to_result(unsafe {
             bindings::vfs_unlink(
                 bindings::no_idmap(),
@@ -58,7 +73,7 @@ impl<'a> DirLock<'a> {
     }
 
     /// Whether `child` is a name in the directory still.
-    pub(super) fn holds(&self, child: &Dentry) -> bool {
+    fn holds(&self, child: &Dentry) -> bool {
         // SAFETY: The directory is locked.
         unsafe { is_name_in(child, self.0.dentry()) }
     }
@@ -116,8 +131,9 @@ pub(super) unsafe fn lookup_locked(dir: &Dentry, name: &[u8]) -> Result<ARef<Den
 pub(super) unsafe fn is_name_in(child: &Dentry, dir: &Dentry) -> bool {
     // SAFETY: The child is live.
     let removed = unsafe { bindings::d_unhashed(child.as_ptr()) };
-    // SAFETY: The caller holds the lock.
-    !removed && unsafe { (*child.as_ptr()).d_parent } == dir.as_ptr()
+    // SAFETY: The child is live. Another directory may be its parent, and change, but not this one.
+    let parent = unsafe { core::ptr::addr_of!((*child.as_ptr()).d_parent).read_volatile() };
+    !removed && parent == dir.as_ptr()
 }
 
 /// What a name of the store stands for.
@@ -138,34 +154,56 @@ pub(crate) struct PinnedDir {
 
 impl PinnedDir {
     /// Opens the directory `name` below `parent`, making it if there is none; tells whether it was
-    /// made. `may_create` is asked first, without a lock.
+    /// made. `may_create` is asked first, without a lock. One that is culled meanwhile is made anew.
     ///
     /// # Errors
     ///
     /// `EBUSY` if somebody else uses the directory, `ENOTDIR` if it is none, `EPERM` if it cannot
-    /// hold a cache's entries, `ESTALE` if it was removed at once, and what a security module or
-    /// the file system says.
+    /// hold a cache's entries, `ESTALE` if it is removed again and again, and what a security module
+    /// or the file system says.
     pub(crate) fn open_or_create(
         parent: &Path,
         name: &[u8],
-        may_create: impl FnOnce() -> Result,
+        may_create: impl Fn() -> Result,
     ) -> Result<(Self, bool)> {
-        let access = if lookup(parent, name)?.is_none() {
-            may_create()?;
-            Some(parent.want_write()?)
-        } else {
-            None
-        };
-        let lock = DirLock::take(parent);
+        const TRIES: usize = 10;
+        for _ in 0..TRIES {
+            if lookup(parent, name)?.is_some() {
+                if let Some(dir) = Self::open(parent, name)? {
+                    return Ok((dir, false));
+                }
+            } else {
+                may_create()?;
+                return Self::create(parent, name);
+            }
+        }
+        Err(Errno::ESTALE.into())
+    }
+
+    /// Opens an existing directory; `None` if there is none of this name.
+    fn open(parent: &Path, name: &[u8]) -> Result<Option<Self>> {
+        let lock = DirLock::take(parent)?;
+        let dentry = lock.lookup(name)?;
+        if dentry.is_negative() {
+            return Ok(None);
+        }
+        Self::pin(parent, dentry).map(Some)
+    }
+
+    /// Makes a directory, unless somebody was faster; tells whether it did.
+    fn create(parent: &Path, name: &[u8]) -> Result<(Self, bool)> {
+        let _access = parent.want_write()?;
+        let lock = DirLock::take(parent)?;
         let mut dentry = lock.lookup(name)?;
         let created = dentry.is_negative();
         if created {
-            if access.is_none() {
-                // It was removed since it was found.
-                return Err(Errno::ESTALE.into());
-            }
             dentry = lock.make_dir(name, dentry)?;
         }
+        Ok((Self::pin(parent, dentry)?, created))
+    }
+
+    /// Marks what was looked up in the same hold of the parent's lock.
+    fn pin(parent: &Path, dentry: ARef<Dentry>) -> Result<Self> {
         if !dentry.is_dir() {
             return Err(ENOTDIR);
         }
@@ -173,9 +211,8 @@ impl PinnedDir {
             return Err(EPERM);
         }
         let _mark = Mark::take(&dentry).ok_or(EBUSY)?;
-        drop(lock);
         let path = parent.with_dentry(dentry);
-        Ok((PinnedDir { path, _mark }, created))
+        Ok(PinnedDir { path, _mark })
     }
 
     /// Where it is.
@@ -189,7 +226,7 @@ impl PinnedDir {
     ///
     /// `EBUSY` if somebody uses it already, and what the file system says.
     pub(crate) fn open_file(&self, name: &[u8], cred: &Credentials) -> Result<Entry> {
-        let lock = DirLock::take(&self.path);
+        let lock = DirLock::take(&self.path)?;
         let dentry = lock.lookup(name)?;
         if dentry.is_negative() {
             return Ok(Entry::Nothing);
@@ -221,10 +258,13 @@ impl PinnedDir {
     /// What a security module or the file system says.
     pub(crate) fn link(&self, file: &mut StoreFile, name: &[u8]) -> Result {
         let _access = self.path.want_write()?;
-        let lock = DirLock::take(&self.path);
+        // Freeing a large file takes long: what is replaced goes after the lock.
+        let replaced;
+        let lock = DirLock::take(&self.path)?;
         let mut dentry = lock.lookup(name)?;
         if !dentry.is_negative() && dentry.inode_ptr() != file.path().dentry().inode_ptr() {
-            lock.unlink(&dentry)?;
+            replaced = dentry;
+            lock.unlink(&replaced)?;
             dentry = lock.lookup(name)?;
         }
         if dentry.is_negative() {

@@ -6,8 +6,8 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 //!
 //! Locking: the inode's lock protects the mark. A name is looked up and its inode is marked in one
-//! hold of the directory's lock, by those who open it and by those who remove it: so an inode that
-//! is marked has not been removed before.
+//! hold of the directory's lock, by those who open it and by those who cull it: so an inode that
+//! is marked has not been culled before.
 
 use crate::bindings;
 use crate::vfs::path::Dentry;
@@ -17,15 +17,17 @@ use kernel::types::ARef;
 pub(super) struct Mark(ARef<Dentry>);
 
 impl Mark {
-    /// Marks the inode of a positive dentry; `None` if somebody uses it already.
+    /// Marks the inode of a dentry; `None` if somebody uses it already, or there is none.
     pub(super) fn take(dentry: &Dentry) -> Option<Self> {
         let inode = dentry.inode_ptr();
+        if inode.is_null() {
+            return None;
+        }
         // SAFETY: The dentry is positive and keeps its inode.
         unsafe { bindings::inode_lock(inode) };
-        // SAFETY: The inode's lock is held, which protects the flags.
-        let flags = unsafe { &mut (*inode).i_flags };
-        let free = *flags & bindings::S_KERNEL_FILE_FLAG == 0;
-        *flags |= bindings::S_KERNEL_FILE_FLAG;
+        let free = !is_in_use(dentry);
+        // SAFETY: The inode's lock is held, which serialises changes of the flags; others read them.
+        unsafe { (*inode).i_flags |= bindings::S_KERNEL_FILE_FLAG };
         // SAFETY: Locked above.
         unsafe { bindings::inode_unlock(inode) };
         free.then(|| Mark(dentry.into()))
@@ -38,16 +40,20 @@ impl Drop for Mark {
         // SAFETY: The dentry was positive when it was marked; a dentry with two references, this
         // one and that of whoever removes it, keeps its inode.
         unsafe { bindings::inode_lock(inode) };
-        // SAFETY: The inode's lock is held, which protects the flags.
+        // SAFETY: As in `take`.
         unsafe { (*inode).i_flags &= !bindings::S_KERNEL_FILE_FLAG };
         // SAFETY: Locked above.
         unsafe { bindings::inode_unlock(inode) };
     }
 }
 
-/// Whether the inode of a positive dentry is marked, as it looks now.
+/// Whether the inode of a dentry is marked, as it looks now.
 pub(super) fn is_in_use(dentry: &Dentry) -> bool {
+    let inode = dentry.inode_ptr();
+    if inode.is_null() {
+        return false;
+    }
     // SAFETY: The dentry is positive and keeps its inode; the flags are one machine word.
-    let flags = unsafe { core::ptr::addr_of!((*dentry.inode_ptr()).i_flags).read_volatile() };
+    let flags = unsafe { core::ptr::addr_of!((*inode).i_flags).read_volatile() };
     flags & bindings::S_KERNEL_FILE_FLAG != 0
 }

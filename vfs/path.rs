@@ -227,13 +227,6 @@ impl Path {
         }
     }
 
-    /// The root of the mount.
-    pub(crate) fn mount_root(&self) -> Self {
-        // SAFETY: A mount keeps its root dentry.
-        let root = unsafe { Dentry::from_raw((*self.mount.0.get()).mnt_root) };
-        self.with_dentry(root.into())
-    }
-
     /// The dentry.
     pub(crate) fn dentry(&self) -> &ARef<Dentry> {
         &self.dentry

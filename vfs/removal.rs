@@ -31,11 +31,7 @@ use kernel::types::ARef;
 /// system says.
 pub(crate) fn unlink(dir: &Path, victim: &Dentry) -> Result {
     let _access = dir.want_write()?;
-    let lock = DirLock::take(dir);
-    if !lock.holds(victim) {
-        return Err(Errno::ESTALE.into());
-    }
-    lock.unlink(victim)
+    DirLock::take(dir)?.unlink(victim)
 }
 
 /// Moves `victim`, a directory in `dir`, to the name `grave` in `graveyard`. Whoever has marked it
@@ -49,9 +45,7 @@ pub(crate) fn unlink(dir: &Path, victim: &Dentry) -> Result {
 pub(crate) fn bury(dir: &Path, victim: &Dentry, graveyard: &PinnedDir, grave: &[u8]) -> Result {
     let _access = dir.want_write()?;
     let lock = RenameLock::take(dir, graveyard.path())?;
-    if !lock.holds(victim) {
-        return Err(Errno::ESTALE.into());
-    }
+    lock.check_movable(victim)?;
     lock.bury(victim, grave)
 }
 
@@ -71,13 +65,17 @@ pub(crate) enum Culled {
 /// the file system says; nothing is changed then.
 pub(crate) fn cull_file(dir: &Path, name: &[u8]) -> Result<Culled> {
     let _access = dir.want_write()?;
-    let lock = DirLock::take(dir);
-    let victim = existing(lock.lookup(name)?)?;
+    // Freeing a large file takes long: the last reference goes after the lock.
+    let victim;
+    let lock = DirLock::take(dir)?;
+    victim = existing(lock.lookup(name)?)?;
     if victim.is_dir() {
         return Ok(Culled::IsDirectory);
     }
-    let _mark = Mark::take(&victim).ok_or(EBUSY)?;
+    let mark = Mark::take(&victim).ok_or(EBUSY)?;
     lock.unlink(&victim)?;
+    drop(mark);
+    drop(lock);
     Ok(Culled::Gone)
 }
 
@@ -94,6 +92,8 @@ pub(crate) fn cull_dir(dir: &Path, name: &[u8], graveyard: &PinnedDir, grave: &[
     if !victim.is_dir() {
         return Err(ENOTDIR);
     }
+    // Before the victim is locked: it may be one of the two that are.
+    lock.check_movable(&victim)?;
     let _mark = Mark::take(&victim).ok_or(EBUSY)?;
     lock.bury(&victim, grave)
 }
@@ -104,7 +104,7 @@ pub(crate) fn cull_dir(dir: &Path, name: &[u8], graveyard: &PinnedDir, grave: &[
 ///
 /// `ENOENT`, and what the file system says.
 pub(crate) fn name_is_in_use(dir: &Path, name: &[u8]) -> Result<bool> {
-    let lock = DirLock::take(dir);
+    let lock = DirLock::take(dir)?;
     let entry = existing(lock.lookup(name)?)?;
     Ok(is_in_use(&entry))
 }
@@ -125,7 +125,16 @@ struct RenameLock<'a> {
 }
 
 impl<'a> RenameLock<'a> {
+    /// # Errors
+    ///
+    /// `EXDEV` if they are on different file systems, `ENOTDIR`.
     fn take(from: &'a Path, to: &'a Path) -> Result<Self> {
+        if !from.is_on_file_system_of(to) {
+            return Err(Errno::EXDEV.into());
+        }
+        if !from.dentry().is_dir() || !to.dentry().is_dir() {
+            return Err(ENOTDIR);
+        }
         // SAFETY: Both are live directories of one file system.
         let trap = kernel::error::from_err_ptr(unsafe {
             bindings::lock_rename(to.dentry().as_ptr(), from.dentry().as_ptr())
@@ -133,17 +142,26 @@ impl<'a> RenameLock<'a> {
         Ok(RenameLock { from, to, trap })
     }
 
-    fn holds(&self, child: &Dentry) -> bool {
+    /// Checks that `victim` is an entry of the first directory that can be moved to the second.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` if it is no longer there, `EBUSY` if it contains the second directory or something is
+    /// mounted on it.
+    fn check_movable(&self, victim: &Dentry) -> Result {
         // SAFETY: The directory is locked.
-        unsafe { is_name_in(child, self.from.dentry()) }
-    }
-
-    /// Moves `victim`, an entry of the first directory, to a new name in the second.
-    fn bury(&self, victim: &Dentry, grave: &[u8]) -> Result {
+        if !unsafe { is_name_in(victim, self.from.dentry()) } {
+            return Err(Errno::ESTALE.into());
+        }
         // SAFETY: The victim is live.
         if victim.as_ptr() == self.trap || unsafe { bindings::d_mountpoint(victim.as_ptr()) } {
             return Err(EBUSY);
         }
+        Ok(())
+    }
+
+    /// Moves `victim`, which was checked, to a new name in the second directory.
+    fn bury(&self, victim: &Dentry, grave: &[u8]) -> Result {
         // SAFETY: The graveyard is locked.
         let target = unsafe { lookup_locked(self.to.dentry(), grave) }?;
         if !target.is_negative() {

@@ -9,6 +9,7 @@
 //! Without CONFIG_SECURITY nothing is forbidden, and there are no contexts.
 
 use crate::bindings;
+use crate::errno::Errno;
 use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
@@ -23,11 +24,18 @@ impl SecurityId {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP` if no active security module has contexts, `EINVAL` and what else the module
+    /// `EOPNOTSUPP` if no active security module has contexts to act in, `EINVAL` and what else the module
     /// says if there is none of this name.
     pub(crate) fn of_context(context: &CStr) -> Result<Self> {
-        /// What a module answers for a context that it does not know, if that is no error to it.
+        /// No context: what a module answers for one that it does not know, if that is no error to
+        /// it, and what tasks have where no active module knows how to act in one (AppArmor).
         const NONE: u32 = 0;
+        let mut own = NONE;
+        // SAFETY: A task's own credentials are there as long as it runs; `own` is valid for writes.
+        unsafe { bindings::lsm_current_getsecid(&mut own) };
+        if own == NONE {
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         let len = u32::try_from(context.len()).map_err(|_| EINVAL)?;
         let mut id = NONE;
         // SAFETY: `context` is valid for `len` bytes and a NUL, `id` for writes.
@@ -98,7 +106,7 @@ pub(crate) fn may_fill(dir: &Path) -> Result {
 /// A module that has no opinion forbids nothing.
 fn allowed(answer: i32) -> Result {
     match to_result(answer) {
-        Err(error) if error == crate::errno::Errno::EOPNOTSUPP.into() => Ok(()),
+        Err(error) if error == Errno::EOPNOTSUPP.into() => Ok(()),
         answer => answer,
     }
 }
