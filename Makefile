@@ -9,7 +9,7 @@
 #   RUSTC, BINDGEN, CLIPPY_DRIVER ...   other tools than Debian's
 #   CLIPPY=1    lint while building
 #   TESTS="..."   names for make test and make test-debug (default: all)
-#   BACKEND=c   make demo against the kernel's own cachefiles, for comparison
+#   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := module
@@ -61,7 +61,11 @@ demo: ## set everything up, boot, read two images while the daemon is being kill
 	@scripts/demo --backend $(BACKEND)
 
 .PHONY: boot
-boot: module ## a shell in a virtual machine with the module loaded
+boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the daemon from
+	@scripts/boot --backend $(BACKEND)
+
+.PHONY: shell
+shell: module ## a shell in the test machine (this machine's files, the module loaded)
 	@scripts/vm/run --interactive --timeout 86400 -- bash -i
 
 .PHONY: test test-debug
