@@ -5,9 +5,14 @@
 #
 #   KDIR        the kernel's build directory (default: the cached test kernel if
 #               it is built, else that of the running kernel)
-#   LLVM        as for the kernel: -19, or empty for a kernel built by gcc
+#   LLVM        as for the kernel: -19, 1, or empty for one that gcc has built
+#               (default: found out from KDIR)
 #   RUSTC, BINDGEN, CLIPPY_DRIVER ...   other tools than Debian's
 #   CLIPPY=1    lint while building
+#   KVER        make uninstall: the kernel's release, where KDIR is gone
+#   DESTDIR     make install into this tree instead of /, for packages
+#   PREFIX, SBINDIR, MODPROBEDIR, INSTALL_MOD_PATH   where make install puts daemon
+#               (/usr/local/sbin), snippet (/lib/modprobe.d), module (DESTDIR)
 #   TESTS="..."   names for make test and make test-debug (default: all)
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
@@ -17,13 +22,22 @@ SHELL := /bin/bash
 XDG_CACHE_HOME ?= $(HOME)/.cache
 KDIR ?= $(or $(shell scripts/kernel/build --path),/lib/modules/$(shell uname -r)/build)
 
-LLVM          ?= -19
+ifeq ($(origin LLVM),undefined)
+LLVM := $(shell scripts/kdir-llvm "$(KDIR)")
+endif
 RUSTC         ?= /usr/bin/rustc
 RUSTDOC       ?= /usr/bin/rustdoc
 RUSTFMT       ?= /usr/bin/rustfmt
 CLIPPY_DRIVER ?= /usr/bin/clippy-driver
-BINDGEN       ?= $(or $(wildcard $(XDG_CACHE_HOME)/cachefiles_ondemand/tools/bindgen-0.72.1/bin/bindgen),bindgen)
+BINDGEN       ?= $(or $(wildcard $(XDG_CACHE_HOME)/cachefiles_ondemand/tools/bindgen-0.72.1/bin/bindgen),\
+	$(wildcard $(HOME)/.cargo/bin/bindgen),bindgen)
 BACKEND       ?= rust
+PREFIX        ?= /usr/local
+SBINDIR       ?= $(PREFIX)/sbin
+MODPROBEDIR   ?= /lib/modprobe.d
+INSTALL_MOD_PATH ?= $(DESTDIR)
+CARGO_TARGET_DIR ?= user/target
+DAEMON        ?= $(CARGO_TARGET_DIR)/release/ondemandd
 TESTS         ?=
 
 TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
@@ -37,9 +51,22 @@ module: ## build cachefiles_ondemand.ko against KDIR
 	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
 	$(KBUILD) -j$(shell nproc) modules
 
-.PHONY: install
-install: module ## install the module below /lib/modules of the kernel in KDIR (root)
-	$(KBUILD) modules_install
+.PHONY: daemon all
+daemon: ## build ondemandd
+	@PATH=/usr/bin:$$PATH cargo build --release --locked --manifest-path user/Cargo.toml -p ondemandd
+all: module daemon ## what make install wants
+
+.PHONY: install uninstall dkms
+install: ## install module, daemon and modprobe.d snippet (root; after make all)
+	+@$(INSTALL_ENV) MODULES_INSTALL='$(MODULES_INSTALL)' scripts/install install
+uninstall: ## remove what make install has installed (root)
+	@$(INSTALL_ENV) scripts/install uninstall
+dkms: ## put the module's source below /usr/src, for dkms install (root)
+	@$(INSTALL_ENV) scripts/install dkms
+
+INSTALL_ENV = KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
+	MODPROBEDIR='$(MODPROBEDIR)' INSTALL_MOD_PATH='$(INSTALL_MOD_PATH)' DAEMON='$(DAEMON)'
+MODULES_INSTALL = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS) modules_install
 
 .PHONY: rust-analyzer
 rust-analyzer: ## write rust-project.json for editors
