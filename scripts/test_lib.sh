@@ -129,10 +129,26 @@ selftests() {
 
 # One of the daemon's own scripts, in a guest of its own.
 daemon_script() {
-    local name rc=0 planned
+    local name rc=0
     name=ondemandd-$(basename "$1" .sh)
     say "  $name"
     guest "$name" 300 bash "$1" "$BIN/ondemandd" || rc=$?
+    count_planned "$name" "$rc"
+}
+
+# ktap_script NAME TITLE COMMAND...: a script that prints KTAP and starts guests itself.
+ktap_script() {
+    local name=$1 rc=0
+    say "  $2"
+    shift 2
+    "$@" 2>&1 | tee "$RESULTS/$name.ktap" | sed -u 's/^/  | /' || rc=$?
+    count_planned "$name" "$rc"
+}
+
+# count_planned NAME STATUS: adds the results of a script that ended with STATUS,
+# and a failure if they are fewer than it had said.
+count_planned() {
+    local name=$1 rc=$2 planned
     count_ktap "$RESULTS/$name.ktap"
     planned=$(sed -n 's/^1\.\.\([0-9]\+\).*/\1/p' "$RESULTS/$name.ktap" | head -n 1)
     if ((rc == 4)); then
