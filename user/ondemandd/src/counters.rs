@@ -79,7 +79,7 @@ numbers! {
     /// READs whose data could not be read from the source: their readers got an error.
     source_errors,
     /// READs, OPENs and commands that the kernel did not accept: mostly because their reader had
-    /// been killed, but also a cache file system that is full.
+    /// been killed.
     kernel_errors,
     /// READs and CLOSEs of objects that this worker does not know.
     strays,
@@ -89,6 +89,10 @@ numbers! {
     restores,
     /// Workers started.
     worker_starts,
+    /// READs that found the cache full, waited for space, and got it.
+    fills_that_waited,
+    /// READs that ended without their data since the cache was full: their readers got an error.
+    fills_without_space,
 }
 
 impl Snapshot {

@@ -25,6 +25,7 @@
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
 //! | [`worker`] | the child: start and threads |
 //! | [`server`] | what is done with a message |
+//! | [`patience`] | how long a fill waits for space |
 //! | [`objects`] | what is open |
 //! | [`source`] | the directory of blobs |
 //! | [`block`] | memory for direct I/O |
@@ -39,6 +40,7 @@ pub mod counters;
 pub mod handover;
 pub mod keeper;
 pub mod objects;
+pub mod patience;
 pub mod rundir;
 pub mod server;
 mod signals;

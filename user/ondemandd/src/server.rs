@@ -7,6 +7,7 @@
 //! kernel is told, the log is told, the next message is read.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cachefiles_proto::Close;
 use cachefiles_proto::Command;
@@ -28,6 +29,7 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::objects::Object;
 use crate::objects::Objects;
+use crate::patience::Patience;
 use crate::source::ReadError;
 use crate::source::Source;
 
@@ -41,6 +43,8 @@ pub struct Server {
     pub objects: Objects,
     /// What is counted.
     pub counters: Counters,
+    /// What is waited for when the cache is full.
+    pub patience: Patience,
 }
 
 /// Why a READ ended without (all of) its data.
@@ -50,6 +54,8 @@ enum FillError {
     Source(ReadError),
     #[error(transparent)]
     Cache(cachefiles_proto::Error),
+    #[error("the cache is full: {0}")]
+    Full(cachefiles_proto::Error),
     #[error("the kernel asks from {0} on, which is no multiple of a block")]
     Unaligned(u64),
 }
@@ -122,14 +128,7 @@ impl Server {
         };
         match self.fill(&object, read, buffer) {
             Ok(written) => debug!(name = object.name, ?read, written, "READ"),
-            Err(error) => {
-                let number = match error {
-                    FillError::Source(_) => &self.counters.source_errors,
-                    FillError::Cache(_) | FillError::Unaligned(_) => &self.counters.kernel_errors,
-                };
-                count(number, 1);
-                warn!(name = object.name, ?read, %error, "READ failed");
-            }
+            Err(error) => self.note_failure(&object, read, &error),
         }
         // Without data the kernel finds the hole still there, and fails the reader.
         match object.file.read_complete(read.msg_id) {
@@ -144,6 +143,25 @@ impl Server {
                 warn!(name = object.name, %error, "READ not completed");
             }
         }
+    }
+
+    fn note_failure(&self, object: &Object, read: Read, error: &FillError) {
+        let name = &object.name;
+        let number = match error {
+            FillError::Full(error) => {
+                count(&self.counters.fills_without_space, 1);
+                debug!(name, ?read, %error, "READ without space");
+                // One that is full is full for all: a line for each would be a flood.
+                if let Some(reads) = self.patience.given_up(Instant::now()) {
+                    warn!(reads, %error, "the cache is full: READs ended without data");
+                }
+                return;
+            }
+            FillError::Source(_) => &self.counters.source_errors,
+            FillError::Cache(_) | FillError::Unaligned(_) => &self.counters.kernel_errors,
+        };
+        count(number, 1);
+        warn!(name, ?read, %error, "READ failed");
     }
 
     /// Copies the range from source to cache: whole blocks, the last one padded with zeros, and
@@ -171,14 +189,37 @@ impl Server {
             let (data, padding) = buffer[..want].split_at_mut(have);
             object.blob.read_at(data, at).map_err(FillError::Source)?;
             padding.fill(0);
-            object
-                .file
-                .write_all_at(&buffer[..want], at)
-                .map_err(FillError::Cache)?;
+            self.store(object, &buffer[..want], at)?;
             count(&self.counters.bytes, to_u64(want));
             at += to_u64(want);
         }
         Ok(at - read.off)
+    }
+
+    /// Writes into the cache. One that is full is given a while to be culled. Nothing is ever written
+    /// that was not asked for, so there is no less to try with.
+    fn store(&self, object: &Object, data: &[u8], at: u64) -> Result<(), FillError> {
+        let mut tries = self.patience.tries();
+        loop {
+            let error = match object.file.write_all_at(data, at) {
+                Ok(()) => {
+                    count(
+                        &self.counters.fills_that_waited,
+                        u64::from(tries.has_waited()),
+                    );
+                    tries.done();
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            if !is_full(object, &error) {
+                return Err(FillError::Cache(error));
+            }
+            match tries.pause(Instant::now()) {
+                Some(pause) => std::thread::sleep(pause),
+                None => return Err(FillError::Full(error)),
+            }
+        }
     }
 
     fn close(&self, close: Close) {
@@ -190,6 +231,19 @@ impl Server {
                 debug!(?close, "CLOSE of an unknown object");
             }
         }
+    }
+}
+
+/// Whether a write has failed for want of space. The kernel says ENOBUFS below the *stop* marks, and
+/// also for an object that was withdrawn; that one cannot be searched either.
+fn is_full(object: &Object, error: &cachefiles_proto::Error) -> bool {
+    match error.errno() {
+        Some(Errno::NOSPC | Errno::DQUOT) => true,
+        Some(Errno::NOBUFS) => match object.file.seek_hole(0) {
+            Ok(_) => true,
+            Err(error) => error.errno() != Some(Errno::NOBUFS),
+        },
+        _ => false,
     }
 }
 

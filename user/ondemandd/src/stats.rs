@@ -81,8 +81,9 @@ fn table(report: &Report) -> String {
     ];
     let numbers = report.counters.rows().into_iter();
     rows.extend(numbers.map(|(name, value)| (name, value.to_string())));
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter()
-        .map(|(name, value)| format!("{:<14} {value:>20}\n", name.replace('_', " ")))
+        .map(|(name, value)| format!("{:<width$} {value:>20}\n", name.replace('_', " ")))
         .collect()
 }
 
@@ -162,7 +163,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
         let table = table(&report);
         assert!(table.contains("worker starts"), "{table}");
-        assert!(table.lines().all(|line| line.len() == 35), "{table}");
+        let width = "fills without space".len() + 1 + 20;
+        assert!(table.lines().all(|line| line.len() == width), "{table}");
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::handover::Channel;
 use crate::objects::Objects;
+use crate::patience::Patience;
 use crate::server::Server;
 use crate::source::Source;
 use crate::takeover::READY_WITHIN;
@@ -105,6 +106,7 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
         source,
         objects: Objects::default(),
         counters: Counters::from_owned_fd(handover.counters)?,
+        patience: Patience::default(),
     };
     let epoll = watch(&server.device).context("epoll")?;
     if handover.restore {

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::fd::IntoRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
+use std::time::Instant;
 
 use cachefiles_proto::Buffer;
 use cachefiles_proto::Packet;
@@ -37,6 +39,7 @@ impl Bench {
             source: Source::open(dir.path()).unwrap(),
             objects: Objects::default(),
             counters: Counters::create().unwrap(),
+            patience: Patience::new(Duration::from_millis(200), Duration::from_secs(600)),
         };
         Bench {
             server,
@@ -62,6 +65,12 @@ impl Bench {
     /// An OPEN of `key`; returns the cache file.
     fn open(&mut self, msg_id: u32, object_id: u32, cookie_key: &[u8]) -> File {
         let cache = tempfile::tempfile().unwrap();
+        self.open_file(msg_id, object_id, cookie_key, &cache);
+        cache
+    }
+
+    /// An OPEN of `key` with a given cache file.
+    fn open_file(&mut self, msg_id: u32, object_id: u32, cookie_key: &[u8], cache: &File) {
         let fd = OwnedFd::from(cache.try_clone().unwrap()).into_raw_fd();
         let payload = Payload::Open {
             fd,
@@ -70,7 +79,6 @@ impl Bench {
             cookie_key,
         };
         self.send(msg_id, object_id, payload);
-        cache
     }
 
     fn command(&self) -> String {
@@ -138,6 +146,35 @@ fn a_source_that_shrank_leaves_a_hole() {
     assert_eq!(numbers.source_errors, 1);
     // The fake kernel's file knows no READ_COMPLETE, but it was tried.
     assert_eq!((numbers.reads, numbers.kernel_errors), (0, 1));
+}
+
+#[test]
+fn a_full_cache_is_waited_for_once() {
+    let mut bench = Bench::new();
+    std::fs::write(bench.dir.path().join("b"), [1; 8192]).unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    bench.open_file(1, 7, b"b", &full);
+    let read = Payload::Read { off: 0, len: 8192 };
+    let start = Instant::now();
+    bench.send(2, 7, read);
+    assert!(
+        start.elapsed() >= Duration::from_millis(200),
+        "it has waited"
+    );
+    let second = Instant::now();
+    bench.send(3, 7, Payload::Read { off: 0, len: 8192 });
+    assert!(second.elapsed() < Duration::from_millis(200), "it has not");
+    let numbers = bench.server.counters.snapshot();
+    assert_eq!(
+        (numbers.fills_without_space, numbers.fills_that_waited),
+        (2, 0)
+    );
+    // READ_COMPLETE was tried each time.
+    assert_eq!((numbers.bytes, numbers.kernel_errors), (0, 2));
+    // Who needs no space is served meanwhile.
+    let cache = bench.open(4, 8, b"b");
+    bench.send(5, 8, Payload::Read { off: 0, len: 8192 });
+    assert_eq!(cache.metadata().unwrap().len(), 8192);
 }
 
 #[test]
