@@ -10,6 +10,8 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
+use crate::limits::Limits;
+
 /// Where pid files and statistics are by default.
 pub const DEFAULT_RUN_DIR: &str = "/run/ondemandd";
 
@@ -80,6 +82,10 @@ pub struct Serve {
     /// worker.pid is written when that worker serves; keeper.pid when the first one does.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
     pub run_dir: PathBuf,
+
+    /// How full the file system of the cache may become.
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
 /// Arguments of `stats`.

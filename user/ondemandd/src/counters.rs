@@ -93,6 +93,10 @@ numbers! {
     fills_that_waited,
     /// READs that ended without their data since the cache was full: their readers got an error.
     fills_without_space,
+    /// Objects that were culled.
+    culled_objects,
+    /// The space that these took on disk, in bytes.
+    culled_bytes,
 }
 
 impl Snapshot {

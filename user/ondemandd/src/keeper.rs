@@ -3,10 +3,12 @@
 //! The keeper: opens the device, binds the cache, and sees to it that a worker serves it.
 //!
 //! It decides nothing by itself: it turns what happens into events of the
-//! [`Takeover`] machine, and carries the machine's actions out. It never reads from the device.
+//! [`Takeover`] machine, and carries the machine's actions out. It never reads from the device. A
+//! thread of its own makes room in the cache; see `cull`.
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
@@ -29,6 +31,7 @@ use crate::child::Launcher;
 use crate::cli::Serve;
 use crate::counters::count;
 use crate::counters::Counters;
+use crate::cull;
 use crate::rundir;
 use crate::rundir::RunDir;
 use crate::signals::Signals;
@@ -59,14 +62,17 @@ struct Keeper {
 ///
 /// # Errors
 ///
-/// The run directory, the source or the device cannot be used, or the kernel refuses to bind.
+/// The limits contradict one another; the run directory, the source or the device cannot be used; or
+/// the kernel refuses to bind.
 pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
+    args.limits.check()?;
     let run_dir = RunDir::create(&args.run_dir)?;
     // Signals from now on end the keeper in good order.
     let signals = Signals::install()?;
     let launcher = Launcher::new(args, log)?;
     let counters = Counters::create()?;
-    let device = bind(args)?;
+    let (device, dir) = bind(args)?;
+    cull::start(&device, &dir, args.limits, &counters)?;
     let (takeover, first) = Takeover::begin();
     let mut keeper = Keeper {
         device,
@@ -85,8 +91,8 @@ pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
     outcome
 }
 
-/// Opens the device and starts the cache.
-fn bind(args: &Serve) -> anyhow::Result<Device> {
+/// Opens the device and starts the cache; also returns where the cache is.
+fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
     fs::create_dir_all(&args.cache)
         .with_context(|| format!("cannot make the cache directory {}", args.cache.display()))?;
     // The kernel looks the path up itself, in this process: make it independent of where that is.
@@ -97,11 +103,14 @@ fn bind(args: &Serve) -> anyhow::Result<Device> {
     if let Some(tag) = &args.tag {
         device.send(&Command::Tag(tag.into()))?;
     }
+    for limit in args.limits.commands() {
+        device.send(&limit)?;
+    }
     device
         .send(&Command::BindOnDemand)
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
     info!(cache = %dir.display(), source = %args.source.display(), "cache bound");
-    Ok(device)
+    Ok((device, dir))
 }
 
 impl Keeper {

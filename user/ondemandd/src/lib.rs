@@ -21,6 +21,9 @@
 //! |---|---|
 //! | [`cli`] | arguments |
 //! | [`keeper`] | the parent: device, processes, signals |
+//! | [`limits`] | how full the cache may become |
+//! | `cull` | the keeper's thread that makes room |
+//! | `graveyard` | what the kernel leaves to be deleted |
 //! | [`takeover`] | the keeper's state machine, without any system call |
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
 //! | [`worker`] | the child: start and threads |
@@ -37,8 +40,11 @@ pub mod block;
 mod child;
 pub mod cli;
 pub mod counters;
+mod cull;
+mod graveyard;
 pub mod handover;
 pub mod keeper;
+pub mod limits;
 pub mod objects;
 pub mod patience;
 pub mod rundir;
