@@ -48,6 +48,7 @@ use crate::limits::Free;
 use crate::limits::Limits;
 use pass::Freed;
 use pass::Kernel;
+use pass::Queue;
 use pass::Verdict;
 use pause::Pause;
 use store::Store;
@@ -68,6 +69,7 @@ struct Culler {
     store: Store,
     limits: Limits,
     counters: Counters,
+    queue: Queue,
     pause: Pause,
     /// The log was told that nothing can be culled.
     told: bool,
@@ -91,6 +93,7 @@ pub(crate) fn start(
         store: Store::open(dir).with_context(|| format!("cannot open {}", dir.display()))?,
         limits,
         counters: Counters::from_owned_fd(counters)?,
+        queue: Queue::new(pass::BATCH),
         pause: Pause::default(),
         told: false,
     };
@@ -153,11 +156,13 @@ impl Culler {
 
     fn pass(&mut self) -> anyhow::Result<()> {
         let asker = Asker {
-            culler: self,
+            device: &self.device,
+            store: &self.store,
+            limits: &self.limits,
             before: Free::of(&self.store.space().context("statfs")?),
         };
         let started = Instant::now();
-        let freed = pass::run(&self.store, &asker, pass::BATCH)?;
+        let freed = pass::run(&self.store, &asker, &mut self.queue)?;
         // The working directory would hold a directory that may have to go.
         rustix::process::chdir("/").context("chdir")?;
         let Freed {
@@ -183,7 +188,7 @@ impl Culler {
             );
         }
         // What was freed may take a moment to count; what was not needs another look later.
-        if self.is_wanted()? && self.is_low()? {
+        if is_wanted(&self.device)? && self.is_low()? {
             self.pause.begin(Instant::now());
             if !freed.is_something() && !self.told {
                 self.told = true;
@@ -197,10 +202,6 @@ impl Culler {
         Ok(())
     }
 
-    fn is_wanted(&self) -> anyhow::Result<bool> {
-        Ok(self.device.wait(CULL, Some(Duration::ZERO))?.cull)
-    }
-
     /// Whether the space is below the *run* marks.
     fn is_low(&self) -> anyhow::Result<bool> {
         let stat = self.store.space().context("statfs")?;
@@ -208,9 +209,11 @@ impl Culler {
     }
 }
 
-/// A [`Culler`] during a pass.
+/// The kernel during a pass.
 struct Asker<'a> {
-    culler: &'a Culler,
+    device: &'a Device,
+    store: &'a Store,
+    limits: &'a Limits,
     /// What was free before the pass.
     before: Free,
 }
@@ -219,22 +222,25 @@ impl Kernel for Asker<'_> {
     /// The kernel has the say; but the C module looks at the space only when something is written,
     /// and some file systems free it only after a while. So what was freed is added up here, too.
     fn wants_more(&self, freed: &Freed) -> anyhow::Result<bool> {
-        if !self.culler.is_wanted()? {
+        if !is_wanted(self.device)? {
             return Ok(false);
         }
-        let stat = self.culler.store.space().context("statfs")?;
+        let stat = self.store.space().context("statfs")?;
         let free = estimate(&stat, self.before, freed);
-        Ok(!self.culler.limits.are_met(&stat, free))
+        Ok(!self.limits.are_met(&stat, free))
     }
 
     fn cull(&self, dir: BorrowedFd<'_>, name: &OsStr) -> anyhow::Result<Verdict> {
         rustix::process::fchdir(dir).context("fchdir")?;
         let in_use = Command::InUse(name.to_owned());
         let cull = Command::Cull(name.to_owned());
-        let device = &self.culler.device;
-        let result = device.send(&in_use).and_then(|()| device.send(&cull));
-        verdict(result)
+        let result = self.device.send(&in_use);
+        verdict(result.and_then(|()| self.device.send(&cull)))
     }
+}
+
+fn is_wanted(device: &Device) -> anyhow::Result<bool> {
+    Ok(device.wait(CULL, Some(Duration::ZERO))?.cull)
 }
 
 /// What is free, or will be when the file system has done its work.

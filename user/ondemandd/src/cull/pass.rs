@@ -2,6 +2,7 @@
 
 //! One pass of culling: the longest unused objects go until there is space enough, or none is left.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
@@ -21,6 +22,20 @@ use crate::graveyard;
 
 /// So many candidates are kept of one walk: at most 2 MiB, at 255 bytes a name.
 pub(crate) const BATCH: usize = 4096;
+
+/// After so many objects their volumes are looked at. Whether one is empty takes 256 directories to
+/// read, and a reader may wait for the space of the objects; but if files are short, it is the
+/// volumes that help.
+const OBJECTS_BEFORE_VOLUMES: usize = 32;
+
+/// Who is next. It is kept between passes: a walk of a large store takes long, and a reader may wait
+/// for space. What came into use or to life since the walk was used later than all that is left.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    batch: usize,
+    /// The last is the next.
+    left: Vec<Candidate>,
+}
 
 /// What a pass needs of the kernel.
 pub(crate) trait Kernel {
@@ -59,6 +74,16 @@ pub(crate) struct Freed {
     pub(crate) failed: u64,
 }
 
+impl Queue {
+    /// Looks at no more than `batch` objects at a time.
+    pub(crate) fn new(batch: usize) -> Self {
+        Queue {
+            batch,
+            left: Vec::new(),
+        }
+    }
+}
+
 impl Freed {
     /// Whether a pass was of use.
     pub(crate) fn is_something(&self) -> bool {
@@ -74,33 +99,63 @@ impl Freed {
 /// Culls until the kernel wants no more or nothing is left that could go.
 ///
 /// An empty volume goes at once: it is 257 directories, most of the inodes of an image that was
-/// culled, and holds no data. The walk looks at no more than `batch` objects at a time.
+/// culled, and holds no data.
 ///
 /// # Errors
 ///
 /// The store cannot be read, or what `kernel` says.
-pub(crate) fn run(store: &Store, kernel: &impl Kernel, batch: usize) -> anyhow::Result<Freed> {
+pub(crate) fn run(store: &Store, kernel: &impl Kernel, queue: &mut Queue) -> anyhow::Result<Freed> {
     let mut freed = Freed::default();
     freed.add_graves(empty_graveyard(store)?);
+    // What is left of an earlier walk says nothing about what came after it.
     let mut after = None;
     loop {
-        let mut oldest = Oldest::new(batch, after.take());
+        cull_objects(store, kernel, queue, &mut freed)?;
+        if !kernel.wants_more(&freed)? {
+            return Ok(freed);
+        }
+        let mut oldest = Oldest::new(queue.batch, after.take());
         if !look_around(store, kernel, &mut oldest, &mut freed)? {
             return Ok(freed);
         }
-        let candidates = oldest.into_sorted();
-        for candidate in &candidates {
-            if !kernel.wants_more(&freed)? {
-                return Ok(freed);
-            }
-            cull_object(store, kernel, candidate, &mut freed)?;
-        }
-        // All of them were tried: on with those that were used later.
-        after = candidates.into_iter().next_back();
+        queue.left = oldest.into_sorted();
+        // All of them will be tried: then on with those that were used later.
+        after = queue.left.last().cloned();
         if after.is_none() {
             return Ok(freed);
         }
+        queue.left.reverse();
     }
+}
+
+/// Culls those in the queue, until there is space enough, and the volumes that become empty.
+fn cull_objects(
+    store: &Store,
+    kernel: &impl Kernel,
+    queue: &mut Queue,
+    freed: &mut Freed,
+) -> anyhow::Result<()> {
+    while !queue.left.is_empty() && kernel.wants_more(freed)? {
+        let mut volumes = BTreeSet::new();
+        for _ in 0..OBJECTS_BEFORE_VOLUMES {
+            if !kernel.wants_more(freed)? {
+                break;
+            }
+            let Some(candidate) = queue.left.pop() else {
+                break;
+            };
+            if cull_object(store, kernel, &candidate, freed)? {
+                volumes.insert(candidate.place.volume);
+            }
+        }
+        // An image that is not in a domain is all of its volume.
+        for volume in volumes {
+            if store.is_empty(&volume).unwrap_or(false) {
+                cull_volume(store, kernel, &volume, freed)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Walks the store. False if there is space enough before any object has gone.
@@ -149,22 +204,23 @@ fn cull_volume(
     Ok(())
 }
 
+/// Whether the object has gone.
 fn cull_object(
     store: &Store,
     kernel: &impl Kernel,
     candidate: &Candidate,
     freed: &mut Freed,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let place = &candidate.place;
     // What has gone meanwhile is no error, nor is what was used meanwhile.
     let Ok(dir) = store.directory_of(place) else {
-        return Ok(());
+        return Ok(false);
     };
     let Ok(Some(stat)) = store::object(&dir, &place.name) else {
-        return Ok(());
+        return Ok(false);
     };
     if Used::of(&stat) != candidate.used {
-        return Ok(());
+        return Ok(false);
     }
     let verdict = kernel.cull(dir.as_fd(), &place.name)?;
     let bytes = store::bytes_of(&stat);
@@ -178,7 +234,7 @@ fn cull_object(
         Verdict::Failed(_) => freed.failed += 1,
         Verdict::InUse | Verdict::Gone => {}
     }
-    Ok(())
+    Ok(verdict == Verdict::Culled)
 }
 
 fn empty_graveyard(store: &Store) -> anyhow::Result<graveyard::Emptied> {

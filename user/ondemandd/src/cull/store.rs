@@ -79,6 +79,18 @@ impl Store {
         rustix::fs::fstatvfs(&self.root)
     }
 
+    /// Whether a volume's directory holds nothing but empty directories.
+    pub(crate) fn is_empty(&self, volume: &Arc<OsString>) -> Result<bool, Errno> {
+        let mut empty = false;
+        let visit = &mut |found| {
+            empty = matches!(found, Found::EmptyVolume(_));
+            ControlFlow::Break(())
+        };
+        // The flow says no more than that something was shown.
+        let _ = walk_volume(&self.cache()?, volume, visit)?;
+        Ok(empty)
+    }
+
     /// Shows every object, and after those of a volume, the volume if there were none. A directory
     /// that cannot be read is passed over.
     ///
@@ -265,6 +277,12 @@ mod tests {
         symlink("../../outside/@00", root.path().join("cache/Ia/@02")).unwrap();
         symlink("/etc/passwd", root.path().join("cache/Ia/@00/Dlink")).unwrap();
         let store = Store::open(root.path()).unwrap();
+        let is_empty = |volume: &str| store.is_empty(&Arc::new(volume.into()));
+        assert_eq!(is_empty("Ia"), Ok(false));
+        assert_eq!(is_empty("Inot-empty"), Ok(false));
+        assert_eq!(is_empty("Ialso-not"), Ok(false));
+        assert_eq!(is_empty("Iempty"), Ok(true));
+        assert!(is_empty("Ilink").is_err());
         assert_eq!(
             shown(&store),
             ["Ia/@00/D y", "Ia/@00/Dx", "Ia/@ff/Dx", "Iempty empty"]
