@@ -115,16 +115,7 @@ impl Culler {
     /// Returns when the cache is dead.
     fn run(mut self) -> anyhow::Result<()> {
         own_working_directory().context("no working directory of its own")?;
-        // What an earlier keeper left.
-        let graveyard = self.store.graveyard().context("no directory `graveyard`")?;
-        let emptied = graveyard::empty(&graveyard).context("cannot read the graveyard")?;
-        if emptied.files > 0 {
-            let (graves, bytes) = (emptied.graves, emptied.bytes);
-            info!(graves, bytes, "graveyard emptied");
-        }
-        if let Some(error) = emptied.failed {
-            warn!(%error, "something in `graveyard` cannot be deleted; do it by hand");
-        }
+        self.empty_graveyard();
         loop {
             // While culling is wanted this returns at once.
             let ready = self.device.wait(CULL, Some(Duration::ZERO))?;
@@ -146,11 +137,30 @@ impl Culler {
             }
             // An object whose image was unmounted may be idle now.
             let closes = self.counters.snapshot().closes;
-            if self.pause.is_over(closes, Instant::now()) {
-                self.pass()?;
-            } else {
+            if !self.pause.is_over(closes, Instant::now()) {
                 thread::sleep(LOOK_EVERY);
+            } else if let Err(error) = self.pass() {
+                error!(
+                    error = format!("{error:#}"),
+                    "culling failed; it is tried again"
+                );
+                self.pause.begin(Instant::now());
             }
+        }
+    }
+
+    /// Deletes what an earlier keeper left.
+    fn empty_graveyard(&self) {
+        let emptied = self.store.graveyard().and_then(graveyard::empty);
+        match emptied {
+            Ok(emptied) if emptied.files > 0 => {
+                let (graves, bytes) = (emptied.graves, emptied.bytes);
+                info!(graves, bytes, "graveyard emptied");
+            }
+            _ => {}
+        }
+        if let Some(error) = emptied.map_or_else(Some, |emptied| emptied.failed) {
+            warn!(%error, "something in `graveyard` cannot be deleted; do it by hand");
         }
     }
 
