@@ -39,6 +39,12 @@ within() {
     done
 }
 field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
+# A dead worker's pid stays in the file until the keeper has seen the end.
+replaced() {
+    local now
+    now=$(<"$RUN/worker.pid")
+    [[ -n $now && $now != "$1" ]]
+}
 gone() { [[ ! -d /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat") == Z* ]]; }
 
 KEEPER='' WORKER=''
@@ -105,7 +111,7 @@ result "$rc" "it can be had once the source has it again"
 old=$(<"$RUN/worker.pid")
 kill -TERM "$old"
 rc=0; within gone "$old" || rc=1
-within test -s "$RUN/worker.pid" || rc=1
+within replaced "$old" || rc=1
 new=$(cat "$RUN/worker.pid" || true)
 [[ -n $new && $new != "$old" && -d /proc/$new ]] || rc=1
 result "$rc" "a worker that ends in good order is replaced too"
@@ -117,7 +123,7 @@ mv "$WORK/broken" "$WORK/ondemandd"
 old=$new
 kill -KILL "$old"
 rc=0; within gone "$old" || rc=1
-within test -s "$RUN/worker.pid" || rc=1
+within replaced "$old" || rc=1
 new=$(cat "$RUN/worker.pid" || true)
 [[ -n $new && $new != "$old" && $(<"/proc/$new/comm") == ondemandd ]] || rc=1
 result "$rc" "a broken new version is not the end"
