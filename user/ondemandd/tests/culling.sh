@@ -211,11 +211,15 @@ result "$rc" "what is cached is read on"
 rc=0
 within log_says "nothing in it can be culled" || rc=1
 ticks() { sed 's/.*) //' "/proc/$KEEPER/stat" | cut -d' ' -f12-13 | tr ' ' '+'; }
-before=$(($(ticks)))
+passes() { grep -c "nothing to cull" "$WORK/log" || true; }
+used=$(($(ticks))) passed=$(passes) began=$SECONDS
 sleep 6
-after=$(($(ticks)))
-echo "# $((after - before)) ticks of $(getconf CLK_TCK) in 6 s"
-((after - before <= $(getconf CLK_TCK) / 2)) || rc=1
+used=$(($(ticks) - used)) passed=$(($(passes) - passed)) took=$((SECONDS - began))
+echo "# $used ticks of $(getconf CLK_TCK) a second and $passed passes in $took s"
+# An emulated machine counts what its host does elsewhere, too; whoever spins uses all of a processor.
+((used <= took * $(getconf CLK_TCK) / 3)) || rc=1
+# The pauses are 1, 2, 4 ... s.
+((passed <= 4)) || rc=1
 (($(grep -c "nothing in it can be culled" "$WORK/log") == 1)) || rc=1
 result "$rc" "with nothing to cull the keeper says so once and does not spin"
 

@@ -109,9 +109,10 @@ pub(crate) fn run(store: &Store, kernel: &impl Kernel, queue: &mut Queue) -> any
     freed.add_graves(empty_graveyard(store)?);
     // What is left of an earlier walk says nothing about what came after it.
     let mut after = None;
+    let mut has_seen_all = false;
     loop {
         cull_objects(store, kernel, queue, &mut freed)?;
-        if !kernel.wants_more(&freed)? {
+        if has_seen_all || !kernel.wants_more(&freed)? {
             return Ok(freed);
         }
         let mut oldest = Oldest::new(queue.batch, after.take());
@@ -120,10 +121,8 @@ pub(crate) fn run(store: &Store, kernel: &impl Kernel, queue: &mut Queue) -> any
         }
         queue.left = oldest.into_sorted();
         // All of them will be tried: then on with those that were used later.
+        has_seen_all = queue.left.len() < queue.batch;
         after = queue.left.last().cloned();
-        if after.is_none() {
-            return Ok(freed);
-        }
         queue.left.reverse();
     }
 }
