@@ -7,4 +7,5 @@
 //! `docs/protocol.md`; a test of a defect of the C module carries the defect's id in its name.
 
 pub mod harness;
+pub mod store;
 pub mod tests;

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `ondemand-store`: tests that go over more than one module or more than one boot, to be run as root
+//! in a virtual machine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use cachefiles_proto::Device;
+use clap::Parser;
+use clap::Subcommand;
+
+use ondemand_selftest::harness::context::Settings;
+use ondemand_selftest::harness::Context;
+use ondemand_selftest::harness::Images;
+use ondemand_selftest::store::cut;
+use ondemand_selftest::store::exchange;
+use ondemand_selftest::store::listing::Listing;
+use ondemand_selftest::store::visit;
+
+/// What is in a store after another module, or after a power cut; prints KTAP.
+///
+/// Exit status: 0 all passed, 1 something failed.
+#[derive(Debug, Parser)]
+#[command(name = "ondemand-store", version)]
+struct Options {
+    #[command(subcommand)]
+    action: Action,
+    /// A directory on a real file system for the caches; $ONDEMAND_DISK or /var/cache by default
+    #[arg(long, global = true)]
+    cache_dir: Option<PathBuf>,
+    /// A directory on tmpfs for images and mount points
+    #[arg(long, global = true, default_value = "/tmp/ondemand-store")]
+    work_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Fill a store under each module, and serve it under the other; neither may be loaded
+    Exchange {
+        /// The kernel's own cachefiles.ko
+        #[arg(long)]
+        c: PathBuf,
+        /// cachefiles_ondemand.ko
+        #[arg(long)]
+        rust: PathBuf,
+    },
+    /// One boot of several: check the store, fill it, have the power cut
+    PowerCut {
+        /// Which boot this is, from 0
+        #[arg(long)]
+        boot: u32,
+        /// How many there are
+        #[arg(long)]
+        boots: u32,
+        /// For the times at which the power is cut
+        #[arg(long)]
+        seed: u64,
+        /// The file that cuts the power when it is made; $ONDEMAND_POWER_SWITCH by default
+        #[arg(long)]
+        switch: Option<PathBuf>,
+    },
+    /// List what a directory of a cache holds
+    List {
+        /// The directory of `dir`
+        dir: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("--helper") {
+        return visit::helper_main(&arguments.collect::<Vec<_>>());
+    }
+    match run(Options::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ondemand-store: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<ExitCode> {
+    if let Action::List { dir } = &options.action {
+        for (path, entry) in Listing::of(dir)?.0 {
+            use std::os::unix::ffi::OsStrExt;
+            println!("{} {entry}", path.as_os_str().as_bytes().escape_ascii());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let disk = options
+        .cache_dir
+        .or_else(|| std::env::var_os("ONDEMAND_DISK").map(PathBuf::from))
+        .unwrap_or_else(|| "/var/cache".into());
+    std::fs::create_dir_all(&options.work_dir)?;
+    Images::make(&options.work_dir)?;
+    let settings = Settings {
+        cache_dir: disk.clone(),
+        device: Device::DEFAULT_PATH.into(),
+        work_dir: options.work_dir,
+        other_module: None,
+    };
+    let dir = disk.join(format!("store.{}", std::process::id()));
+    let context = Context::new(settings, dir)?;
+    match options.action {
+        Action::Exchange { c, rust } => exchange::run(&context, &exchange::Modules { c, rust }),
+        Action::PowerCut {
+            boot,
+            boots,
+            seed,
+            switch,
+        } => {
+            let switch = switch
+                .or_else(|| std::env::var_os("ONDEMAND_POWER_SWITCH").map(PathBuf::from))
+                .context("neither --switch nor $ONDEMAND_POWER_SWITCH: see scripts/vm/run")?;
+            cut::run(
+                &context,
+                &cut::Boot {
+                    number: boot,
+                    boots,
+                    seed,
+                    disk,
+                    switch,
+                },
+            )
+        }
+        Action::List { .. } => unreachable!("listed above"),
+    }
+}
