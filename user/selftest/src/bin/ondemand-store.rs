@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::bail;
 use anyhow::Result;
 use cachefiles_proto::Device;
 use clap::Parser;
@@ -113,9 +113,11 @@ fn run(options: Options) -> Result<ExitCode> {
             seed,
             switch,
         } => {
-            let switch = switch
-                .or_else(|| std::env::var_os("ONDEMAND_POWER_SWITCH").map(PathBuf::from))
-                .context("neither --switch nor $ONDEMAND_POWER_SWITCH: see scripts/vm/run")?;
+            let switch =
+                switch.or_else(|| std::env::var_os("ONDEMAND_POWER_SWITCH").map(PathBuf::from));
+            if boot + 1 < boots && switch.is_none() {
+                bail!("neither --switch nor $ONDEMAND_POWER_SWITCH: see scripts/vm/run");
+            }
             cut::run(
                 &context,
                 &cut::Boot {
