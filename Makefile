@@ -13,7 +13,7 @@
 #   DESTDIR     make install into this tree instead of /, for packages
 #   PREFIX, SBINDIR, MODPROBEDIR, INSTALL_MOD_PATH   where make install puts daemon
 #               (/usr/local/sbin), snippet (/lib/modprobe.d), module (DESTDIR)
-#   TESTS="..."   names for make test and make test-debug (default: all)
+#   TESTS="..."   names for make test, test-debug and test-c (default: all)
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -95,11 +95,14 @@ boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the da
 shell: module ## a shell in the test machine (this machine's files, the module loaded)
 	@scripts/vm/run --interactive --timeout 86400 -- bash -i
 
-.PHONY: test test-debug
+.PHONY: test test-debug test-c
 test: ## everything: host tests, lints, checks, selftests in a virtual machine
 	@scripts/test $(TESTS)
 test-debug: ## the selftests on the debug kernel
 	@scripts/test --debug $(TESTS)
+
+test-c: ## the selftests against the kernel's own cachefiles, for comparison
+	@scripts/test --backend c $(TESTS)
 
 .PHONY: check
 check: ## the rings, SAFETY comments, licences, file lengths, formatting
