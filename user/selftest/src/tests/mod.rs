@@ -17,6 +17,7 @@ mod opening;
 mod reading;
 mod reopening;
 mod store;
+mod told_size;
 
 /// All tests in the order in which they are run.
 #[must_use]
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Test> {
         reopening::TESTS,
         failover::TESTS,
         store::TESTS,
+        told_size::TESTS,
         domains::TESTS,
         load::TESTS,
         module::TESTS,
