@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use rustix::mount::UnmountFlags;
 
 use super::items::file_length;
 use super::items::Item;
@@ -136,8 +137,14 @@ pub fn run(t: &Context, modules: &Modules) -> Result<ExitCode> {
 /// Does something while a module is loaded.
 fn under<T>(t: &Context, module: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let loaded = Module::load(module, &t.settings.device)?;
-    let value = run()?;
-    loaded.unload()?;
+    let value = run();
+    if value.is_err() {
+        // Where it was when it failed; the next step wants the other module.
+        let _ = rustix::mount::unmount(visit::mount_point(t), UnmountFlags::DETACH);
+    }
+    let unloaded = loaded.unload();
+    let value = value?;
+    unloaded?;
     Ok(value)
 }
 

@@ -2,8 +2,8 @@
 
 //! One backend after the other: both claim `/dev/cachefiles`, so only one can be loaded.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::ensure;
@@ -26,9 +26,12 @@ impl Module {
     ///
     /// `insmod` says no; there is no device at the deadline.
     pub fn load(file: &Path, device: &Path) -> Result<Self> {
-        let name = file.file_stem().context("no module file")?;
-        let name = name.to_string_lossy().replace('-', "_");
-        run("insmod", file)?;
+        // The file may be called otherwise.
+        let name = run(
+            "modinfo",
+            &[OsStr::new("-F"), OsStr::new("name"), file.as_os_str()],
+        )?;
+        run("insmod", &[file.as_os_str()])?;
         let module = Module { name };
         eventually("the device is there", SOON, || Ok(device.exists()))?;
         Ok(module)
@@ -40,10 +43,9 @@ impl Module {
     ///
     /// It is still in use at the deadline.
     pub fn unload(self) -> Result<()> {
-        let name = PathBuf::from(&self.name);
         let mut last = None;
         let done = eventually("the module can be removed", SOON, || {
-            last = run("rmmod", &name).err();
+            last = run("rmmod", &[OsStr::new(&self.name)]).err();
             Ok(last.is_none())
         });
         std::mem::forget(self);
@@ -57,20 +59,20 @@ impl Module {
 impl Drop for Module {
     fn drop(&mut self) {
         // After a failed step: whoever needs the other module will say that it is still there.
-        let _ = run("rmmod", Path::new(&self.name));
+        let _ = run("rmmod", &[OsStr::new(&self.name)]);
     }
 }
 
-fn run(program: &str, argument: &Path) -> Result<()> {
+/// Runs a program; returns the line that it printed.
+fn run(program: &str, arguments: &[&OsStr]) -> Result<String> {
     let output = Command::new(program)
-        .arg(argument)
+        .args(arguments)
         .output()
         .with_context(|| format!("cannot run {program}"))?;
     ensure!(
         output.status.success(),
-        "{program} {}: {}",
-        argument.display(),
+        "{program} {arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

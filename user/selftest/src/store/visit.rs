@@ -42,6 +42,9 @@ use crate::harness::Image;
 use crate::harness::Images;
 use crate::harness::Task;
 
+/// Where items are mounted one after another, below the work directory.
+const VISIT: &str = "visit";
+
 /// How much is read at a time of what is read from end to end, in bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -187,6 +190,12 @@ pub fn start(t: &Context, helper: &str, items: &[Item], dir: &str) -> Result<Tas
     )
 }
 
+/// Where [`visit`] mounts.
+#[must_use]
+pub fn mount_point(t: &Context) -> PathBuf {
+    t.settings.work_dir.join(VISIT)
+}
+
 /// A READ: the key of its object, offset and length in bytes.
 pub type KeyedRead = (Vec<u8>, u64, u64);
 
@@ -198,7 +207,7 @@ pub type KeyedRead = (Vec<u8>, u64, u64);
 pub fn visit(t: &Context, dir: &Path, items: &[Item]) -> Result<Vec<KeyedRead>> {
     let catalogue = Catalogue::new(&t.images, items)?;
     let mut daemon = t.daemon_in(dir)?;
-    let mut task = start(t, "visit", items, "visit")?;
+    let mut task = start(t, "visit", items, VISIT)?;
     daemon
         .serve_with(&mut task, |daemon, message| {
             catalogue.answer(daemon, message)
