@@ -9,6 +9,7 @@
 //! - `open-device PATH`: opens the device without `CAP_SYS_ADMIN`
 //! - `serve IMAGES COUNT`: a daemon with the device as standard input, which is killed, by itself,
 //!   when it has read COUNT messages and has not answered the last one (0: never)
+//! - `thaw-later DIR`: thaws a file system when its standard input ends, or after 20 seconds
 //! - `hold`: waits to be killed, and holds its standard input open
 
 use std::fs::File;
@@ -44,6 +45,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["read", path, offset, length, "random"] => read(path, offset, length, Advice::Random),
         ["open-device", path] => open_without_capability(path),
         ["serve", images, count] => serve(images, count),
+        ["thaw-later", dir] => thaw_later(dir),
         ["hold"] => hold(),
         _ => Err(anyhow::anyhow!("unknown helper {arguments:?}")),
     };
@@ -152,6 +154,19 @@ fn serve(images: &str, count: &str) -> anyhow::Result<()> {
         }
         daemon.answer(message)?;
     }
+    Ok(())
+}
+
+fn thaw_later(dir: &str) -> anyhow::Result<()> {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+    // Whoever kills the test spares this process, and would wait for what is frozen otherwise.
+    rustix::process::setsid()?;
+    let dir = File::open(dir)?;
+    println!("ready");
+    // Nobody writes: it becomes readable at its end.
+    super::wait::readable([&std::io::stdin()], PATIENCE)?;
+    // Thawed already is as good.
+    let _ = super::raw::thaw(&dir);
     Ok(())
 }
 

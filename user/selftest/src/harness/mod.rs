@@ -5,6 +5,7 @@
 pub mod check;
 pub mod context;
 pub mod daemon;
+pub mod disk;
 pub mod helper;
 pub mod image;
 pub mod kmsg;
@@ -12,6 +13,7 @@ pub mod known;
 pub mod procfs;
 pub mod raw;
 pub mod runner;
+pub mod store;
 pub mod task;
 pub mod wait;
 
@@ -25,6 +27,7 @@ pub use context::drop_caches;
 pub use context::Context;
 pub use daemon::Daemon;
 pub use daemon::Event;
+pub use disk::SmallDisk;
 pub use image::Image;
 pub use image::Images;
 pub use task::Outcome;

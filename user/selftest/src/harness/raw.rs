@@ -84,6 +84,77 @@ pub fn unknown_ioctl(fd: impl AsFd) -> Result<(), Errno> {
     unsafe { ioctl::ioctl(fd, request) }
 }
 
+/// An `ioctl` on a file system that takes a number which it ignores.
+fn on_file_system<const OPCODE: ioctl::Opcode>(dir: impl AsFd) -> Result<(), Errno> {
+    let mut ignored = 0;
+    // SAFETY: `FIFREEZE` and `FITHAW` are made as if they took an int.
+    let request = unsafe { ioctl::Updater::<OPCODE, libc::c_int>::new(&mut ignored) };
+    // SAFETY: Neither touches memory of this process.
+    unsafe { ioctl::ioctl(dir, request) }
+}
+
+/// `FIFREEZE`: all that is on the disk stays as it is until [`thaw`].
+///
+/// # Errors
+///
+/// What `ioctl` says.
+pub fn freeze(dir: impl AsFd) -> Result<(), Errno> {
+    on_file_system::<{ ioctl::opcode::read_write::<libc::c_int>(b'X', 119) }>(dir)
+}
+
+/// `FITHAW`
+///
+/// # Errors
+///
+/// `EINVAL` if it is not frozen.
+pub fn thaw(dir: impl AsFd) -> Result<(), Errno> {
+    on_file_system::<{ ioctl::opcode::read_write::<libc::c_int>(b'X', 120) }>(dir)
+}
+
+/// `CACHEFILES_IOC_READ_COMPLETE`, as a 32-bit process calls it.
+///
+/// # Errors
+///
+/// `ENOSYS` if this machine has no such calls; what `ioctl` says.
+pub fn read_complete_32(fd: impl AsFd, msg_id: u32) -> Result<(), Errno> {
+    const READ_COMPLETE: u32 = 0x4004_9801;
+    // The number of `ioctl` for 32-bit processes.
+    let result = compat_syscall(54, fd.as_fd().as_raw_fd(), READ_COMPLETE, msg_id);
+    match result {
+        0 => Ok(()),
+        error => Err(Errno::from_raw_os_error(-error)),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn compat_syscall(number: i32, fd: i32, request: u32, argument: u32) -> i32 {
+    let mut result = i64::from(number);
+    // SAFETY: The call takes numbers only, and the kernel leaves the stack alone. The interrupt is
+    // the way into the kernel for 32-bit processes; it may change r8 to r11. The compiler keeps
+    // rbx for itself, so it is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {fd}",
+            "int 0x80",
+            "xchg rbx, {fd}",
+            fd = inout(reg) i64::from(fd) => _,
+            inout("rax") result,
+            in("rcx") u64::from(request),
+            in("rdx") u64::from(argument),
+            out("r8") _,
+            out("r9") _,
+            out("r10") _,
+            out("r11") _,
+        );
+    }
+    i32::try_from(result).unwrap_or(-libc::EIO)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn compat_syscall(_: i32, _: i32, _: u32, _: u32) -> i32 {
+    -libc::ENOSYS
+}
+
 /// Gives this process a mount namespace of its own, from which nothing propagates back.
 ///
 /// # Errors

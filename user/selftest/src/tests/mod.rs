@@ -6,8 +6,12 @@ use crate::harness::Test;
 
 mod bind;
 mod closing;
+mod commit;
 mod compressed;
+mod culling;
 mod device_commands;
+mod disk_frozen;
+mod disk_full;
 mod domains;
 mod failover;
 mod load;
@@ -34,6 +38,10 @@ pub fn all() -> Vec<Test> {
         failover::TESTS,
         store::TESTS,
         told_size::TESTS,
+        commit::TESTS,
+        culling::TESTS,
+        disk_full::TESTS,
+        disk_frozen::TESTS,
         domains::TESTS,
         load::TESTS,
         module::TESTS,

@@ -1,28 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The store on disk: names, extended attributes, culling.
+//! The store on disk: names, extended attributes, what is in the way there.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use ondemand_core::key;
 use ondemand_core::layout;
+use rustix::fs::Mode;
+use rustix::fs::XattrFlags;
+use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use crate::harness::errno_of;
-use crate::harness::expect_errno;
 use crate::harness::same;
-use crate::harness::skip;
+use crate::harness::store::eventually_exists;
+use crate::harness::store::object_file;
+use crate::harness::store::read_once;
+use crate::harness::store::ATTRIBUTE;
 use crate::harness::Context;
-use crate::harness::Daemon;
 use crate::harness::Outcome;
 use crate::harness::Test;
-use crate::harness::SOON;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -47,46 +48,21 @@ pub(crate) const TESTS: &[Test] = &[
         missing_attributes,
     ),
     Test::new(
+        "d09_truncated_file",
+        "a stored file that lost its end, which is read as zeros",
+        truncated_file,
+    ),
+    Test::new(
+        "d09_no_file",
+        "a name that stands for no file, and for ever keeps the object from being stored",
+        no_file,
+    ),
+    Test::new(
         "d22_stored_file_before_copen",
         "a stored file that is written to before anything has checked it",
         stored_file_before_copen,
     ),
-    Test::new(
-        "d04_cull_outside",
-        "a daemon without rights that deletes any file",
-        cull_outside,
-    ),
-    Test::new(
-        "store_cull",
-        "an object in use that is culled, or an idle one that is not",
-        cull,
-    ),
 ];
-
-/// The attribute that says what a file of the store holds.
-const ATTRIBUTE: &str = "user.CacheFiles.cache";
-
-/// Where an object lies below the directory of a cache.
-fn object_file(dir: &Path, volume: &str, key: &str) -> Result<PathBuf> {
-    let path = layout::object_path(volume.as_bytes(), key.as_bytes())
-        .map_err(|errno| anyhow::anyhow!("no path for {key}: {errno:?}"))?;
-    let part = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
-    Ok(dir
-        .join("cache")
-        .join(part(path.volume.as_bytes()))
-        .join(part(&path.fanout))
-        .join(part(path.file.as_bytes())))
-}
-
-/// Mounts, reads all, unmounts; returns what was read.
-fn read_once(t: &Context, daemon: &mut Daemon, options: &str) -> Result<Vec<u8>> {
-    let at = t.mounted(daemon, options)?;
-    let mut reader = t.reader(&at, 0, 4 << 20)?;
-    let data = daemon.serve(&mut reader)?.ok("read")?;
-    let mut umount = t.unmount(&at)?;
-    daemon.serve(&mut umount)?.ok("umount")?;
-    Ok(data)
-}
 
 fn names(t: &Context) -> Result<()> {
     let dir = t.new_dir()?;
@@ -200,16 +176,6 @@ fn colliding_long_keys(t: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Waits until an object that was unmounted is in its place; its CLOSE is read meanwhile.
-fn eventually_exists(file: &Path, daemon: &mut Daemon) -> Result<()> {
-    crate::harness::eventually(&format!("{} exists", file.display()), SOON, || {
-        while let Some(message) = daemon.read()? {
-            daemon.answer(message)?;
-        }
-        Ok(file.exists())
-    })
-}
-
 fn key_lengths(t: &Context) -> Result<()> {
     let dir = t.new_dir()?;
     let mut daemon = t.daemon_in(&dir)?;
@@ -254,14 +220,82 @@ fn missing_attributes(t: &Context) -> Result<()> {
             let what = format!("{} with {value:?}", path.display());
             match value {
                 None => rustix::fs::removexattr(path, ATTRIBUTE),
-                Some(value) => {
-                    rustix::fs::setxattr(path, ATTRIBUTE, value, rustix::fs::XattrFlags::empty())
-                }
+                Some(value) => rustix::fs::setxattr(path, ATTRIBUTE, value, XattrFlags::empty()),
             }
             .context(what.clone())?;
             fill(&what)?;
         }
     }
+    Ok(())
+}
+
+fn truncated_file(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let expected = t.images.contents("small")?;
+    let image = t.images.get("small")?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    for len in [image.size, 8192, 6000, 100, 0, image.size + 4096] {
+        // The first one fills the store.
+        if file.exists() {
+            fs::File::options().write(true).open(&file)?.set_len(len)?;
+        }
+        let mut daemon = t.daemon_in(&dir)?;
+        daemon.images = vec![image.clone()];
+        let what = format!("a file of {len} bytes");
+        let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small").context(what.clone())?;
+        same(&what, &data, &expected)?;
+        drop(daemon);
+        let now = file.metadata()?.len();
+        ensure!(now == image.size, "{what} has {now} bytes afterwards");
+    }
+    Ok(())
+}
+
+fn no_file(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let expected = t.images.contents("small")?;
+    let image = t.images.get("small")?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    let outside = t.dir.join("outside");
+    fs::write(&outside, "kept")?;
+    for what in [
+        "a new store",
+        "a directory",
+        "a link",
+        "a dead link",
+        "a fifo",
+    ] {
+        // The first one makes the directories.
+        if file.exists() {
+            fs::remove_file(&file)?;
+            match what {
+                "a directory" => {
+                    fs::create_dir(&file).and_then(|()| fs::write(file.join("x"), ""))?
+                }
+                "a link" => std::os::unix::fs::symlink(&outside, &file)?,
+                "a dead link" => std::os::unix::fs::symlink("/nowhere", &file)?,
+                _ => rustix::fs::mkfifoat(CWD, &file, Mode::RWXU)?,
+            }
+        }
+        for round in ["made", "stored"] {
+            let mut daemon = t.daemon_in(&dir)?;
+            daemon.images = vec![image.clone()];
+            let what = format!("{what}, {round}");
+            let data =
+                read_once(t, &mut daemon, "domain_id=dom,fsid=small").context(what.clone())?;
+            same(&what, &data, &expected)?;
+            let again = daemon.reads();
+            ensure!(
+                round == "made" || again.is_empty(),
+                "{what}: READs of what was stored: {again:?}"
+            );
+        }
+        let kind = file.symlink_metadata()?.file_type();
+        ensure!(kind.is_file(), "{what}: the object is {kind:?}");
+    }
+    ensure!(fs::read(&outside)? == b"kept", "a link was followed");
+    let graves = fs::read_dir(dir.join("graveyard"))?.count();
+    ensure!(graves == 1, "{graves} directories were buried");
     Ok(())
 }
 
@@ -296,72 +330,4 @@ fn stored_file_before_copen(t: &Context) -> Result<()> {
 
     let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
     same("the stored file", &data, &expected)
-}
-
-/// Without culling there is nothing to contain, and nothing to test.
-fn needs_culling(daemon: &Daemon) -> Result<()> {
-    match daemon.command("inuse name") {
-        Err(Errno::OPNOTSUPP) => skip("the module has no culling"),
-        _ => Ok(()),
-    }
-}
-
-fn cull_outside(t: &Context) -> Result<()> {
-    let daemon = t.daemon(&[])?;
-    needs_culling(&daemon)?;
-    let outside = t.new_dir()?;
-    fs::write(outside.join("file"), "kept")?;
-    fs::create_dir(outside.join("directory"))?;
-    std::env::set_current_dir(&outside)?;
-    for command in ["cull file", "cull directory", "inuse file"] {
-        let errors = [
-            Errno::PERM,
-            Errno::XDEV,
-            Errno::INVAL,
-            Errno::NOENT,
-            Errno::ACCESS,
-        ];
-        expect_errno(command, daemon.command(command), &errors)?;
-    }
-    let kept = fs::read(outside.join("file"))?;
-    ensure!(kept == b"kept", "the file has changed");
-    fs::remove_dir(outside.join("directory")).context("rmdir")?;
-    fs::remove_file(outside.join("file")).context("unlink")?;
-    // Another file system altogether.
-    std::env::set_current_dir("/proc")?;
-    ensure!(daemon.command("cull version").is_err(), "culled in /proc");
-    daemon.restore().context("the cache is alive")
-}
-
-fn cull(t: &Context) -> Result<()> {
-    let dir = t.new_dir()?;
-    let mut daemon = t.daemon_in(&dir)?;
-    needs_culling(&daemon)?;
-    daemon.images = vec![t.images.get("small")?];
-    read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
-    let file = object_file(&dir, "erofs,dom", "small")?;
-    eventually_exists(&file, &mut daemon)?;
-    let at = t.mounted(&mut daemon, "domain_id=dom,fsid=small")?;
-    std::env::set_current_dir(file.parent().context("no directory")?)?;
-    expect_errno("inuse", daemon.command("inuse Dsmall"), &[Errno::BUSY])?;
-    expect_errno("cull", daemon.command("cull Dsmall"), &[Errno::BUSY])?;
-    ensure!(file.exists(), "the object in use is gone");
-    let mut umount = t.unmount(&at)?;
-    daemon.serve(&mut umount)?.ok("umount")?;
-    crate::harness::eventually("the object is idle", SOON, || {
-        while let Some(message) = daemon.read()? {
-            daemon.answer(message)?;
-        }
-        Ok(daemon.command("inuse Dsmall").is_ok())
-    })?;
-    daemon.command("cull Dsmall").context("cull")?;
-    ensure!(!file.exists(), "the object is still there");
-    for command in ["cull Dsmall", "inuse Dsmall"] {
-        let errors = [Errno::NOENT, Errno::STALE];
-        expect_errno(command, daemon.command(command), &errors)?;
-    }
-    std::env::set_current_dir("/")?;
-    // It is fetched again.
-    let data = read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
-    same("the file", &data, &t.images.contents("small")?)
 }

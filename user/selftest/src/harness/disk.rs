@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! A small disk of the test's own: to be filled, frozen, or made read-only.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+use anyhow::ensure;
+use anyhow::Context as _;
+use anyhow::Result;
+use rustix::fs::FallocateFlags;
+use rustix::mount::UnmountFlags;
+
+use super::check::skip;
+use super::raw;
+use super::Context;
+use super::Task;
+
+/// An ext4 on a loop device, mounted in the test's mount namespace, with which it goes.
+#[derive(Debug)]
+pub struct SmallDisk {
+    /// Where it is mounted.
+    pub dir: PathBuf,
+}
+
+/// What takes space on a [`SmallDisk`].
+#[derive(Debug)]
+pub struct Ballast<'a> {
+    disk: &'a SmallDisk,
+    file: File,
+}
+
+/// A frozen file system, until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    dir: File,
+    /// Thaws if this process cannot.
+    _guard: Task,
+    /// The guard's standard input: it ends with this process.
+    _line: rustix::fd::OwnedFd,
+}
+
+impl SmallDisk {
+    /// Makes and mounts one of so many MiB. Four are for the file system itself.
+    ///
+    /// # Errors
+    ///
+    /// Skips the test if there is no `mkfs.ext4` or no loop device.
+    pub fn new(t: &Context, mebibytes: u64) -> Result<Self> {
+        let image = t.dir.join("disk");
+        File::create(&image)?.set_len(mebibytes << 20)?;
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4"])
+            .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
+            .arg(&image)
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            return skip("no mkfs.ext4");
+        }
+        let dir = t.mount_point()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "ext4", "-o", "loop,user_xattr"])
+            .args([&image, &dir])
+            .status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            return skip("cannot mount through a loop device");
+        }
+        Ok(SmallDisk { dir })
+    }
+
+    /// A directory for a cache on it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn cache_dir(&self) -> Result<PathBuf> {
+        let dir = self.dir.join("c");
+        std::fs::create_dir(&dir)?;
+        Ok(dir)
+    }
+
+    /// Mounts it anew with these options; whatever `mount` says.
+    ///
+    /// # Errors
+    ///
+    /// `mount` cannot be run.
+    pub fn remount(&self, options: &str) -> Result<bool> {
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,{options}")])
+            .arg(&self.dir)
+            .stderr(Stdio::null())
+            .status()
+            .context("mount")?;
+        Ok(status.success())
+    }
+
+    /// Blocks that are available, and all blocks.
+    fn blocks(&self) -> Result<(u64, u64)> {
+        let space = rustix::fs::statvfs(&self.dir)?;
+        Ok((space.f_bavail, space.f_blocks))
+    }
+
+    /// A file that takes no space yet.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn ballast(&self) -> Result<Ballast<'_>> {
+        let file = File::create(self.dir.join("ballast"))?;
+        Ok(Ballast { disk: self, file })
+    }
+
+    /// Freezes it. Somebody else thaws it if this process does not within 20 seconds.
+    ///
+    /// # Errors
+    ///
+    /// What `pipe` or `ioctl` says.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let dir = File::open(&self.dir)?;
+        let (ours, line) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let guard = Task::start(
+            &["thaw-later", &self.dir.to_string_lossy()],
+            Stdio::from(ours),
+        )?;
+        // The guard holds the directory open before there is something to thaw.
+        super::eventually("the guard is ready", super::SOON, || {
+            Ok(!guard.output()?.is_empty())
+        })?;
+        raw::freeze(&dir).context("FIFREEZE")?;
+        Ok(Frozen {
+            dir,
+            _guard: guard,
+            _line: line,
+        })
+    }
+}
+
+impl Ballast<'_> {
+    /// Grows or shrinks until so many hundredths of the disk are available, less `blocks` blocks.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not come near that.
+    pub fn leave(&self, percent: u64, blocks: u64) -> Result<()> {
+        const BLOCK: u64 = 4096;
+        /// The tree of the file's extents may take or give a block.
+        const NEAR: u64 = 2;
+        for _ in 0..20 {
+            let (available, all) = self.disk.blocks()?;
+            let wanted = all / 100 * percent - blocks;
+            if available.abs_diff(wanted) <= NEAR {
+                return Ok(());
+            }
+            let len = self.file.metadata()?.len();
+            if available > wanted {
+                let more = (available - wanted) * BLOCK;
+                rustix::fs::fallocate(&self.file, FallocateFlags::empty(), len, more)?;
+            } else {
+                let less = (wanted - available) * BLOCK;
+                ensure!(less <= len, "the ballast is too small for {percent} %");
+                self.file.set_len(len - less)?;
+            }
+            self.file.sync_all()?;
+        }
+        anyhow::bail!("{percent} % cannot be reached")
+    }
+
+    /// Takes no space any more.
+    ///
+    /// # Errors
+    ///
+    /// What `ftruncate` says.
+    pub fn clear(&self) -> Result<()> {
+        self.file.set_len(0)?;
+        Ok(self.file.sync_all()?)
+    }
+}
+
+impl Frozen {
+    /// Thaws it, and says whether it was frozen until now.
+    ///
+    /// # Errors
+    ///
+    /// The guard has thawed it before, since this took too long.
+    pub fn thaw(self) -> Result<()> {
+        raw::thaw(&self.dir).context("FITHAW")
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Thawed twice is thawed.
+        let _ = raw::thaw(&self.dir);
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // What still uses it ends with the test.
+        let _ = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH);
+    }
+}
+
+/// The data of a file from `offset` on.
+///
+/// # Errors
+///
+/// What `open` or `pread` says.
+pub fn read_at(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+    let mut data = vec![0; len];
+    File::open(path)?.read_exact_at(&mut data, offset)?;
+    Ok(data)
+}
