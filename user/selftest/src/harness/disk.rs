@@ -51,6 +51,15 @@ impl SmallDisk {
     ///
     /// Skips the test if there is no `mkfs.ext4` or no loop device.
     pub fn new(t: &Context, mebibytes: u64) -> Result<Self> {
+        Self::mounted_with(t, mebibytes, "user_xattr")
+    }
+
+    /// The same, with options for `mount`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmallDisk::new`].
+    pub fn mounted_with(t: &Context, mebibytes: u64, options: &str) -> Result<Self> {
         let image = t.dir.join("disk");
         File::create(&image)?.set_len(mebibytes << 20)?;
         let made = Command::new("mkfs.ext4")
@@ -63,7 +72,7 @@ impl SmallDisk {
         }
         let dir = t.mount_point()?;
         let mounted = Command::new("mount")
-            .args(["-t", "ext4", "-o", "loop,user_xattr"])
+            .args(["-t", "ext4", "-o", &format!("loop,{options}")])
             .args([&image, &dir])
             .status();
         if !mounted.is_ok_and(|status| status.success()) {

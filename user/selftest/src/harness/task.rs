@@ -167,6 +167,14 @@ impl Task {
         procfs::process(self.pid()).is_none_or(|process| matches!(process.state, 'S' | 'D' | 'Z'))
     }
 
+    /// Whether it waits in this system call, such as `libc::SYS_mount`.
+    #[must_use]
+    pub fn blocked_in(&self, call: libc::c_long) -> bool {
+        let path = format!("/proc/{}/syscall", self.pid());
+        let now = std::fs::read_to_string(path).unwrap_or_default();
+        self.blocked() && now.split(' ').next() == Some(&call.to_string())
+    }
+
     /// What it does and where it waits, for messages.
     #[must_use]
     pub fn stuck(&self) -> String {

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::harness::drop_caches;
 use crate::harness::eventually;
+use crate::harness::procfs;
 use crate::harness::same;
 use crate::harness::store::eventually_exists;
 use crate::harness::store::eventually_idle;
@@ -20,7 +21,6 @@ use crate::harness::store::read_once;
 use crate::harness::Context;
 use crate::harness::Outcome;
 use crate::harness::SmallDisk;
-use crate::harness::Task;
 use crate::harness::Test;
 use crate::harness::MOUNT_FAILS;
 use crate::harness::SOON;
@@ -55,10 +55,17 @@ pub(crate) const TESTS: &[Test] = &[
 
 const DISK: u64 = 40;
 
-fn eventually_blocked(task: &Task, what: &str) -> Result<()> {
-    eventually(what, SOON, || Ok(task.blocked()))?;
-    ensure!(task.running()?, "{what}: it has ended");
-    Ok(())
+/// Waits until somebody, a thread of this process or a worker of the kernel, waits for the disk to
+/// be thawed.
+fn eventually_waits_for_thaw() -> Result<()> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    eventually("somebody waits for the disk to be thawed", SOON, || {
+        Ok(procfs::processes()
+            .iter()
+            .filter(|process| process.state == 'D' || process.pid == own)
+            .flat_map(procfs::stacks)
+            .any(|line| line.contains("percpu_rwsem_wait") || line.contains("percpu_down_read")))
+    })
 }
 
 fn mount_while_frozen(t: &Context) -> Result<()> {
@@ -68,7 +75,8 @@ fn mount_while_frozen(t: &Context) -> Result<()> {
     let frozen = disk.freeze()?;
     let at = t.mount_point()?;
     let mut mount = t.mount("fsid=small", &at)?;
-    eventually_blocked(&mount, "the mount waits")?;
+    eventually_waits_for_thaw()?;
+    ensure!(mount.running()?, "the mount has ended");
     daemon.expect_nothing()?;
     ensure!(
         !disk.dir.join("c/cache/Ierofs,small").exists(),
@@ -100,7 +108,7 @@ fn write_while_frozen(t: &Context) -> Result<()> {
         let object = daemon.object(read.object_id)?;
         let data = image.range(read.off, read.len);
         let writer = scope.spawn(|| object.file.write_all_at(data, read.off));
-        let waits = eventually("the writer waits", SOON, || Ok(sleeps_in_pwrite()));
+        let waits = eventually_waits_for_thaw();
         let unfinished = !writer.is_finished();
         let thawed = frozen.thaw();
         writer
@@ -127,7 +135,7 @@ fn write_while_frozen(t: &Context) -> Result<()> {
     same("block 2, frozen", &data, &expected[8192..12288])?;
     let mut umount = t.unmount(&at)?;
     eventually("the umount waits, or has ended", SOON, || {
-        Ok(umount.blocked())
+        Ok(umount.blocked_in(libc::SYS_umount2) || !umount.running()?)
     })?;
     frozen.thaw()?;
     daemon.serve(&mut umount)?.ok("umount")?;
@@ -135,19 +143,6 @@ fn write_while_frozen(t: &Context) -> Result<()> {
     eventually_exists(&file, &mut daemon)?;
     let data = read_once(t, &mut daemon, "fsid=plain")?;
     same("the file", &data, &expected)
-}
-
-/// Whether a thread of this process sleeps in `pwrite64` for good: in state D.
-fn sleeps_in_pwrite() -> bool {
-    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
-        return false;
-    };
-    threads.flatten().any(|thread| {
-        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-        stat.rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" D"))
-    })
 }
 
 fn cull_while_frozen(t: &Context) -> Result<()> {
@@ -162,9 +157,7 @@ fn cull_while_frozen(t: &Context) -> Result<()> {
     let frozen = disk.freeze()?;
     std::thread::scope(|scope| -> Result<()> {
         let culler = scope.spawn(|| daemon.command("cull Dsmall"));
-        let waits = eventually("the culler waits", SOON, || {
-            Ok(sleeps_in_pwrite() || culler.is_finished())
-        });
+        let waits = eventually_waits_for_thaw();
         let unfinished = !culler.is_finished();
         let there = file.exists();
         let thawed = frozen.thaw();

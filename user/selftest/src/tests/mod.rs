@@ -20,8 +20,10 @@ mod module;
 mod opening;
 mod reading;
 mod reopening;
+mod security;
 mod store;
 mod told_size;
+mod suspend;
 
 /// All tests in the order in which they are run.
 #[must_use]
@@ -42,6 +44,8 @@ pub fn all() -> Vec<Test> {
         culling::TESTS,
         disk_full::TESTS,
         disk_frozen::TESTS,
+        suspend::TESTS,
+        security::TESTS,
         domains::TESTS,
         load::TESTS,
         module::TESTS,

@@ -15,6 +15,7 @@ use crate::harness::errno_of;
 use crate::harness::expect_errno;
 use crate::harness::raw;
 use crate::harness::same;
+use crate::harness::skip;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Outcome;
@@ -72,6 +73,16 @@ pub(crate) const TESTS: &[Test] = &[
         "d23_write_beyond_size",
         "a daemon that fills the disk beyond the object",
         write_beyond_size,
+    ),
+    Test::new(
+        "d23_read_beyond_size",
+        "READs for what the object does not have",
+        read_beyond_size,
+    ),
+    Test::new(
+        "d36_completion_by_32_bits",
+        "a 32-bit daemon that cannot complete a READ",
+        completion_by_32_bits,
     ),
     Test::new(
         "d24_write_beyond_end",
@@ -317,6 +328,54 @@ fn write_beyond_size(t: &Context) -> Result<()> {
         expect_errno(format!("pwrite at {off}"), written, &errors)?;
     }
     Ok(())
+}
+
+fn read_beyond_size(t: &Context) -> Result<()> {
+    /// What the file has below the size that is told.
+    const HALF: usize = 512 << 10;
+    let mut daemon = t.daemon(&[])?;
+    let image = t.images.get("plain")?;
+    let expected = t.images.contents("plain")?;
+    let size = image.find(&expected[HALF - 4096..HALF])? + 4096;
+    let at = t.mount_point()?;
+    let mut mount = t.mount("fsid=plain", &at)?;
+    let open = daemon.expect_open()?;
+    let msg_id = open.msg_id;
+    daemon.keep(open, &image);
+    daemon
+        .copen(msg_id, size)
+        .context("a size that is too small")?;
+    daemon.serve(&mut mount)?.ok("mount")?;
+    for (offset, len) in [
+        (HALF, 4096),
+        (HALF + 8192, 64 << 10),
+        (expected.len() - 4096, 4096),
+    ] {
+        let mut reader = t.reader(&at, offset, len)?;
+        let what = format!("{len} bytes at {offset}");
+        daemon.serve(&mut reader)?.fails(&what, &[Errno::IO])?;
+    }
+    let mut reader = t.block_reader(&at, 0, HALF)?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    same("what there is", &data, &expected[..HALF])?;
+    for (off, len) in daemon.reads() {
+        ensure!(off + len <= size, "READ {off}+{len} of {size} bytes");
+    }
+    Ok(())
+}
+
+fn completion_by_32_bits(t: &Context) -> Result<()> {
+    let (mut daemon, mut reader, read, _) = pending_read(t)?;
+    daemon.fill(&read)?;
+    let file = &daemon.object(read.object_id)?.file;
+    let wrong = raw::read_complete_32(file, read.msg_id + 1);
+    if wrong == Err(Errno::NOSYS) {
+        return skip("no 32-bit system calls here");
+    }
+    expect_errno("of another READ", wrong, &[Errno::INVAL])?;
+    raw::read_complete_32(file, read.msg_id).context("READ_COMPLETE")?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    same("block 2", &data, &t.images.contents("plain")?[8192..12288])
 }
 
 /// Writes 512 bytes at an offset of the image, which may be refused; then all data must be right.

@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::ensure;
 use anyhow::Context as _;
@@ -16,14 +18,18 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 
 use crate::harness::errno_of;
+use crate::harness::kmsg::KernelLog;
+use crate::harness::procfs;
 use crate::harness::same;
 use crate::harness::store::eventually_exists;
 use crate::harness::store::object_file;
 use crate::harness::store::read_once;
+use crate::harness::store::Immutable;
 use crate::harness::store::ATTRIBUTE;
 use crate::harness::Context;
 use crate::harness::Outcome;
 use crate::harness::Test;
+use crate::harness::MOUNT_FAILS;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -56,6 +62,11 @@ pub(crate) const TESTS: &[Test] = &[
         "d09_no_file",
         "a name that stands for no file, and for ever keeps the object from being stored",
         no_file,
+    ),
+    Test::new(
+        "d11_volume_that_cannot_be_buried",
+        "a kworker that tries for ever to bury a volume",
+        volume_that_cannot_be_buried,
     ),
     Test::new(
         "d22_stored_file_before_copen",
@@ -294,6 +305,63 @@ fn no_file(t: &Context) -> Result<()> {
         ensure!(kind.is_file(), "{what}: the object is {kind:?}");
     }
     ensure!(fs::read(&outside)? == b"kept", "a link was followed");
+    let graves = fs::read_dir(dir.join("graveyard"))?.count();
+    ensure!(graves == 1, "{graves} directories were buried");
+    Ok(())
+}
+
+/// How long all kernel workers together have run, in ticks.
+fn worker_ticks() -> u64 {
+    procfs::processes()
+        .iter()
+        .filter(|process| process.name.starts_with("kworker"))
+        .filter_map(|process| fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok())
+        .filter_map(|stat| {
+            // After the name: the state is field 3, the times are fields 14 and 15.
+            let rest = stat.get(stat.rfind(')')? + 1..)?.to_owned();
+            let mut fields = rest.split_whitespace().skip(11);
+            let user: u64 = fields.next()?.parse().ok()?;
+            Some(user + fields.next()?.parse::<u64>().ok()?)
+        })
+        .sum()
+}
+
+fn volume_that_cannot_be_buried(t: &Context) -> Result<()> {
+    const OPTIONS: &str = "domain_id=dom,fsid=small";
+    /// A part of the second, and how many ticks of it an idle system may use.
+    const MOMENT: Duration = Duration::from_millis(500);
+    let ticks_allowed = rustix::param::clock_ticks_per_second() / 4;
+    let dir = t.new_dir()?;
+    let expected = t.images.contents("small")?;
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("small")?];
+    read_once(t, &mut daemon, OPTIONS)?;
+    drop(daemon);
+    let volume = dir.join("cache/Ierofs,dom");
+    rustix::fs::setxattr(&volume, ATTRIBUTE, b"stale", XattrFlags::empty())?;
+    let flag = Immutable::new(&volume)?;
+
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("small")?];
+    let log = KernelLog::end()?;
+    for round in 0..3 {
+        let mut mount = t.mount(OPTIONS, &t.mount_point()?)?;
+        daemon
+            .serve(&mut mount)?
+            .fails(&format!("mount {round}"), MOUNT_FAILS)?;
+    }
+    let lines = log.lines().len();
+    ensure!(lines < 50, "{lines} lines in the kernel's log");
+    // Not a wait for something: what is measured is that nothing goes on.
+    let (before, start) = (worker_ticks(), Instant::now());
+    while start.elapsed() < MOMENT {
+        std::thread::park_timeout(MOMENT);
+    }
+    let ticks = worker_ticks() - before;
+    ensure!(ticks < ticks_allowed, "the workers ran for {ticks} ticks");
+    drop(flag);
+    let data = read_once(t, &mut daemon, OPTIONS)?;
+    same("the file", &data, &expected)?;
     let graves = fs::read_dir(dir.join("graveyard"))?.count();
     ensure!(graves == 1, "{graves} directories were buried");
     Ok(())
