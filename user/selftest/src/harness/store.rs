@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use ondemand_core::layout;
 use rustix::fs::IFlags;
+use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::wait::eventually;
@@ -98,6 +99,20 @@ pub fn eventually_idle(name: &str, daemon: &mut Daemon) -> Result<()> {
     served_until(daemon, &format!("{name} is idle"), |daemon| {
         Ok(daemon.command(&format!("inuse {name}")).is_ok())
     })
+}
+
+/// Changes the attribute of a file or volume into one of the same form that another image or an
+/// older volume would have.
+///
+/// # Errors
+///
+/// It has no attribute.
+pub fn make_stale(path: &Path) -> Result<()> {
+    let what = || format!("attribute of {}", path.display());
+    let mut value = [0; 64];
+    let len = rustix::fs::getxattr(path, ATTRIBUTE, &mut value).with_context(what)?;
+    value[0] ^= 0xff;
+    rustix::fs::setxattr(path, ATTRIBUTE, &value[..len], XattrFlags::REPLACE).with_context(what)
 }
 
 /// A file or directory that cannot be changed, until this is dropped.

@@ -14,6 +14,8 @@ mod disk_frozen;
 mod disk_full;
 mod domains;
 mod failover;
+mod filling;
+mod healing;
 mod load;
 mod messages;
 mod module;
@@ -34,12 +36,14 @@ pub fn all() -> Vec<Test> {
         messages::TESTS,
         opening::TESTS,
         reading::TESTS,
+        filling::TESTS,
         compressed::TESTS,
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,
         store::TESTS,
         told_size::TESTS,
+        healing::TESTS,
         commit::TESTS,
         culling::TESTS,
         disk_full::TESTS,

@@ -23,10 +23,10 @@ use crate::harness::kmsg::KernelLog;
 use crate::harness::same;
 use crate::harness::skip;
 use crate::harness::store::eventually_idle;
+use crate::harness::store::make_stale;
 use crate::harness::store::object_file;
 use crate::harness::store::parent;
 use crate::harness::store::read_once;
-use crate::harness::store::ATTRIBUTE;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::SmallDisk;
@@ -93,15 +93,6 @@ fn set_label(path: &Path, label: &str) -> Result<()> {
         Err(Errno::OPNOTSUPP) => skip("no labels on this file system (CONFIG_EXT4_FS_SECURITY)"),
         result => result.with_context(|| format!("label of {}", path.display())),
     }
-}
-
-/// Makes an attribute of the store stale, as one of another image would be.
-fn make_stale(path: &Path) -> Result<()> {
-    let mut value = [0; 64];
-    let len = rustix::fs::getxattr(path, ATTRIBUTE, &mut value)?;
-    value[0] ^= 0xff;
-    rustix::fs::setxattr(path, ATTRIBUTE, &value[..len], XattrFlags::REPLACE)
-        .with_context(|| format!("attribute of {}", path.display()))
 }
 
 fn label_of(path: &Path) -> Result<String> {
