@@ -364,7 +364,7 @@ fn mount_point(t: &Context) -> Result<()> {
 }
 
 fn racing_mounts(t: &Context) -> Result<()> {
-    const ROUNDS: u32 = 100;
+    const ROUNDS: u32 = 40;
     let (mut daemon, _, _) = stored(t)?;
     let expected = t.images.contents("small")?;
     let stop = AtomicBool::new(false);
