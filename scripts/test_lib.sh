@@ -121,7 +121,7 @@ selftests() {
     rust) flags=(--other-module "$KERNEL/fs/cachefiles/cachefiles.ko") ;;
     c) flags=(--expect-c --other-module "$MODULE") ;;
     esac
-    mapfile -t left < <(selected_selftests)
+    mapfile -t left < <(selected_selftests | grep -v '^smack_' || true)
     for name in "${left[@]}"; do
         [[ $name != \?* ]] || die "no selftest begins with ${name#?}; see ondemand-selftest --list"
     done
@@ -140,6 +140,21 @@ selftests() {
         left=("${left[@]:1}")
     done
     for name in "${left[@]}"; do failed "$name (not run)"; done
+}
+
+# Runs the selftests that need a security module, in a guest that has one.  The
+# debug kernel has none.
+smack_selftests() {
+    local names rc=0 flags=()
+    ((${#KERNEL_FLAGS[@]} == 0)) || return 0
+    local KERNEL_FLAGS=(--append lsm=smack)
+    [[ $BACKEND != c ]] || flags=(--expect-c)
+    mapfile -t names < <(selected_selftests | grep '^smack_' || true)
+    ((${#names[@]})) || return 0
+    say "  ${#names[@]} selftests with Smack"
+    guest selftest-smack 200 "$BIN/ondemand-selftest" "${flags[@]}" "${names[@]}" || rc=$?
+    count_ktap "$RESULTS/selftest-smack.ktap"
+    ((${#KTAP_NAMES[@]} == ${#names[@]})) || failed "selftests with Smack (status $rc)"
 }
 
 # One of the daemon's own scripts, in a guest of its own.

@@ -77,6 +77,22 @@ const KNOWN: &[Known] = &[
     fails("failover_restore_then_close", "D6"),
     fails("failover_restore_twice", "D6"),
     fails("failover_restore_live_read", "D6"),
+    dangerous("d11_volume_that_cannot_be_buried", "D11"),
+    fails("d13_cull_mount_point", "D13"),
+    fails("d14_cull_immutable", "D14"),
+    fails("d18_suspend", "D18"),
+    fails("d25_mount_while_frozen", "D25"),
+    fails("d25_cull_while_frozen", "D25"),
+    fails("d28_cull_arguments", "D28"),
+    fails("d28_limits_after_bind", "D28"),
+    fails("d36_completion_by_32_bits", "D36"),
+    fails("d37_failed_commit", "D37"),
+    fails("d38_named_while_mounted", "D38"),
+    fails("d46_directories_when_needed", "D46"),
+    fails("limits_space_given_back", "D48"),
+    fails("disk_full", "D48"),
+    fails("security_context_without_module", "D49"),
+    fails("smack_unknown_context", "D49"),
 ];
 
 /// What is known about a test.

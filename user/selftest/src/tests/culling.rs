@@ -6,9 +6,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::ensure;
 use anyhow::Context as _;
@@ -364,35 +363,51 @@ fn mount_point(t: &Context) -> Result<()> {
 }
 
 fn racing_mounts(t: &Context) -> Result<()> {
-    const ROUNDS: u32 = 40;
+    const ROUNDS: u32 = 60;
     let (mut daemon, _, _) = stored(t)?;
     let expected = t.images.contents("small")?;
-    let stop = AtomicBool::new(false);
-    let culled = AtomicU32::new(0);
     let device = Device::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(&daemon.device, 3)?)?;
-    std::thread::scope(|scope| {
-        let culler = scope.spawn(|| -> Result<()> {
-            while !stop.load(Ordering::Relaxed) {
-                match device.write_bytes(b"cull Dsmall") {
-                    Ok(_) => culled.fetch_add(1, Ordering::Relaxed),
-                    Err(Errno::BUSY | Errno::NOENT | Errno::STALE) => 0,
-                    Err(errno) => anyhow::bail!("cull: {errno}"),
-                };
+    // How long after the start of the mount is culled: it draws near the moment at which the object
+    // is looked up, from both sides.
+    let mut delay = Duration::from_millis(10);
+    let (mut culled, mut busy) = (0, 0);
+    for round in 0..ROUNDS {
+        eventually_idle("Dsmall", &mut daemon)?;
+        let at = t.mount_point()?;
+        let start = Instant::now();
+        let outcome = std::thread::scope(|scope| -> Result<_> {
+            let culler = scope.spawn(|| {
+                while start.elapsed() < delay {
+                    std::hint::spin_loop();
+                }
+                device.write_bytes(b"cull Dsmall")
+            });
+            let mut mount = t.mount(OPTIONS, &at)?;
+            daemon
+                .serve(&mut mount)?
+                .ok(&format!("the mount of round {round}"))?;
+            culler
+                .join()
+                .map_err(|_| anyhow::anyhow!("the culler panicked"))
+        })?;
+        match outcome {
+            Ok(_) => {
+                culled += 1;
+                delay = delay * 9 / 8;
             }
-            Ok(())
-        });
-        let mounts = (0..ROUNDS).try_for_each(|round| {
-            let data =
-                read_once(t, &mut daemon, OPTIONS).with_context(|| format!("round {round}"))?;
-            same(&format!("round {round}"), &data, &expected)
-        });
-        stop.store(true, Ordering::Relaxed);
-        let culler = culler.join();
-        mounts?;
-        culler.map_err(|_| anyhow::anyhow!("the culler panicked"))?
-    })?;
-    let culled = culled.into_inner();
-    ensure!(culled > 0, "nothing was ever culled: no race");
-    println!("{culled} culled in {ROUNDS} rounds");
+            Err(Errno::BUSY) => {
+                busy += 1;
+                delay = delay * 8 / 9;
+            }
+            Err(errno) => anyhow::bail!("cull in round {round}: {errno}"),
+        }
+        let mut reader = t.reader(&at, 0, expected.len())?;
+        let data = daemon.serve(&mut reader)?.ok("read")?;
+        same(&format!("round {round}"), &data, &expected)?;
+        let mut umount = t.unmount(&at)?;
+        daemon.serve(&mut umount)?.ok("umount")?;
+    }
+    println!("{culled} times the culler came first, {busy} times the mount");
+    ensure!(culled > 0 && busy > 0, "there was no race");
     Ok(())
 }

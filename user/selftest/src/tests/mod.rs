@@ -14,7 +14,6 @@ mod disk_frozen;
 mod disk_full;
 mod domains;
 mod failover;
-mod filling;
 mod healing;
 mod load;
 mod messages;
@@ -36,7 +35,6 @@ pub fn all() -> Vec<Test> {
         messages::TESTS,
         opening::TESTS,
         reading::TESTS,
-        filling::TESTS,
         compressed::TESTS,
         closing::TESTS,
         reopening::TESTS,

@@ -29,6 +29,11 @@ pub(crate) const TESTS: &[Test] = &[
         names,
     ),
     Test::new(
+        "d46_directories_when_needed",
+        "256 directories for one file",
+        directories_when_needed,
+    ),
+    Test::new(
         "d02_colliding_long_keys",
         "an image that is given another image's data",
         colliding_long_keys,
@@ -80,6 +85,19 @@ fn names(t: &Context) -> Result<()> {
         let size = u64::from_be_bytes(*value.first_chunk().context("short")?);
         ensure!(size == small.size, "the attribute's size is {size}");
     }
+    Ok(())
+}
+
+fn directories_when_needed(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("small")?];
+    read_once(t, &mut daemon, "domain_id=dom,fsid=small")?;
+    let file = object_file(&dir, "erofs,dom", "small")?;
+    eventually_exists(&file, &mut daemon)?;
+    let volume = fs::read_dir(dir.join("cache/Ierofs,dom"))?;
+    let names = volume.collect::<std::io::Result<Vec<_>>>()?.len();
+    ensure!(names == 1, "{names} directories for one file");
     Ok(())
 }
 
