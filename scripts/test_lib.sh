@@ -145,16 +145,16 @@ selftests() {
 # Runs the selftests that need a security module, in a guest that has one.  The
 # debug kernel has none.
 smack_selftests() {
-    local names rc=0 flags=()
+    local chosen rc=0 flags=()
     ((${#KERNEL_FLAGS[@]} == 0)) || return 0
     local KERNEL_FLAGS=(--append lsm=smack)
     [[ $BACKEND != c ]] || flags=(--expect-c)
-    mapfile -t names < <(selected_selftests | grep '^smack_' || true)
-    ((${#names[@]})) || return 0
-    say "  ${#names[@]} selftests with Smack"
-    guest selftest-smack 200 "$BIN/ondemand-selftest" "${flags[@]}" "${names[@]}" || rc=$?
+    mapfile -t chosen < <(selected_selftests | grep '^smack_' || true)
+    ((${#chosen[@]})) || return 0
+    say "  ${#chosen[@]} selftests with Smack"
+    guest selftest-smack 200 "$BIN/ondemand-selftest" "${flags[@]}" "${chosen[@]}" || rc=$?
     count_ktap "$RESULTS/selftest-smack.ktap"
-    ((${#KTAP_NAMES[@]} == ${#names[@]})) || failed "selftests with Smack (status $rc)"
+    ((${#KTAP_NAMES[@]} == ${#chosen[@]})) || failed "selftests with Smack (status $rc)"
 }
 
 # One of the daemon's own scripts, in a guest of its own.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use ondemand_core::layout;
@@ -99,6 +100,25 @@ pub fn eventually_idle(name: &str, daemon: &mut Daemon) -> Result<()> {
     served_until(daemon, &format!("{name} is idle"), |daemon| {
         Ok(daemon.command(&format!("inuse {name}")).is_ok())
     })
+}
+
+/// The only entry of a cache's graveyard.
+///
+/// # Errors
+///
+/// There is none, or more than one, or its name is no grave's: 16 hexadecimal digits.
+pub fn grave(dir: &Path) -> Result<PathBuf> {
+    let graves = std::fs::read_dir(dir.join("graveyard"))?;
+    let graves = graves.collect::<std::io::Result<Vec<_>>>()?;
+    ensure!(graves.len() == 1, "{} graves", graves.len());
+    let name = graves[0].file_name();
+    let name = name.to_str().context("a grave with a strange name")?;
+    let digits = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    ensure!(
+        name.len() == 16 && name.bytes().all(digits),
+        "a grave called {name}"
+    );
+    Ok(graves[0].path())
 }
 
 /// Changes the attribute of a file or volume into one of the same form that another image or an

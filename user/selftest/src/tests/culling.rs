@@ -23,6 +23,7 @@ use crate::harness::expect_errno;
 use crate::harness::same;
 use crate::harness::skip;
 use crate::harness::store::eventually_idle;
+use crate::harness::store::grave;
 use crate::harness::store::object_file;
 use crate::harness::store::parent;
 use crate::harness::store::read_once;
@@ -232,22 +233,6 @@ fn another_mount(t: &Context) -> Result<()> {
     daemon.command("cull Dsmall").context("cull, read-only")?;
     std::env::set_current_dir("/")?;
     Ok(())
-}
-
-/// The only entry of the graveyard, which must have a grave's name.
-fn grave(dir: &Path) -> Result<PathBuf> {
-    let graves: Vec<_> = fs::read_dir(dir.join("graveyard"))?.collect::<Result<_, _>>()?;
-    ensure!(graves.len() == 1, "{} graves", graves.len());
-    let name = graves[0].file_name();
-    let name = name.to_str().context("a grave with a strange name")?;
-    ensure!(
-        name.len() == 16
-            && name
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
-        "a grave called {name}"
-    );
-    Ok(graves[0].path())
 }
 
 fn volume(t: &Context) -> Result<()> {
