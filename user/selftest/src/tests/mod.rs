@@ -23,8 +23,8 @@ mod reading;
 mod reopening;
 mod security;
 mod store;
-mod told_size;
 mod suspend;
+mod told_size;
 
 /// All tests in the order in which they are run.
 #[must_use]
