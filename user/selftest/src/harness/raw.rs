@@ -171,3 +171,44 @@ pub fn private_mounts() -> Result<(), Errno> {
         MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
     )
 }
+
+/// Shows the directory `from` at `at` through a mount on which user ids are mapped as in the user
+/// namespace `namespace`.
+///
+/// # Errors
+///
+/// What `open_tree`, `mount_setattr` or `move_mount` says; `EINVAL` for a file system that cannot.
+pub fn mount_idmapped(
+    from: &std::path::Path,
+    at: &std::path::Path,
+    namespace: impl AsFd,
+) -> Result<(), Errno> {
+    use rustix::fs::CWD;
+    use rustix::mount::MoveMountFlags;
+    use rustix::mount::OpenTreeFlags;
+
+    let tree = rustix::mount::open_tree(
+        CWD,
+        from,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )?;
+    // SAFETY: A structure of integers, for which 0 is a value.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_IDMAP;
+    attributes.userns_fd = u64::try_from(namespace.as_fd().as_raw_fd()).map_err(|_| Errno::BADF)?;
+    // SAFETY: The path is a string, and the structure valid for its size.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if set != 0 {
+        return Err(last_errno());
+    }
+    rustix::mount::move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}

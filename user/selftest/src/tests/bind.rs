@@ -4,7 +4,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
+use std::process::Stdio;
 
 use anyhow::ensure;
 use anyhow::Context as _;
@@ -13,10 +15,14 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;
 
+use crate::harness::eventually;
 use crate::harness::expect_errno;
+use crate::harness::kmsg::KernelLog;
+use crate::harness::raw;
 use crate::harness::skip;
 use crate::harness::Context;
 use crate::harness::Test;
+use crate::harness::SOON;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -38,6 +44,11 @@ pub(crate) const TESTS: &[Test] = &[
         "bind_read_only",
         "a cache on a file system that cannot be written",
         read_only,
+    ),
+    Test::new(
+        "bind_idmapped",
+        "a cache whose files belong to others than it thinks",
+        idmapped,
     ),
     Test::new(
         "bind_again_elsewhere",
@@ -113,6 +124,41 @@ fn read_only(t: &Context) -> Result<()> {
     expect_errno("bind", bind(t, &dir)?, &[Errno::ROFS])?;
     // The cache holds no reference to it.
     rustix::mount::unmount(&dir, UnmountFlags::empty()).context("umount after a failed bind")
+}
+
+fn idmapped(t: &Context) -> Result<()> {
+    let (dir, at) = (t.new_dir()?, t.mount_point()?);
+    // A task in a user namespace in which root is root; the pipe ends it with this test.
+    let mut task = Command::new("unshare")
+        .args(["--user", "--map-root-user", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let proc = PathBuf::from(format!("/proc/{}", task.id()));
+    let mapped = eventually("the user namespace has its map", SOON, || {
+        Ok(!fs::read_to_string(proc.join("uid_map"))?.trim().is_empty()
+            && proc.join("ns/user").read_link()? != Path::new("/proc/self/ns/user").read_link()?)
+    });
+    if task.try_wait()?.is_some() {
+        return skip("there are no user namespaces");
+    }
+    mapped?;
+    let namespace = fs::File::open(proc.join("ns/user"))?;
+    let mounted = raw::mount_idmapped(&dir, &at, &namespace);
+    task.kill()?;
+    task.wait()?;
+    match mounted {
+        Err(Errno::INVAL) => return skip("the file system cannot be mounted with mapped ids"),
+        mounted => mounted.context("a mount with mapped ids")?,
+    }
+    let log = KernelLog::end()?;
+    expect_errno("bind", bind(t, &at)?, &[Errno::INVAL])?;
+    let lines = log.lines();
+    ensure!(
+        lines.iter().any(|line| line.text.contains("idmapped")),
+        "the log does not tell: {lines:?}"
+    );
+    rustix::mount::unmount(&at, UnmountFlags::empty()).context("umount after a failed bind")
 }
 
 fn again_elsewhere(t: &Context) -> Result<()> {

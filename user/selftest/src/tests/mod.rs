@@ -8,6 +8,7 @@ mod bind;
 mod closing;
 mod commit;
 mod compressed;
+mod containment;
 mod culling;
 mod device_commands;
 mod disk_frozen;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Test> {
         healing::TESTS,
         commit::TESTS,
         culling::TESTS,
+        containment::TESTS,
         disk_full::TESTS,
         disk_frozen::TESTS,
         suspend::TESTS,
