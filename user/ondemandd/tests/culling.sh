@@ -20,34 +20,18 @@ DAEMON=${1:?usage: culling.sh ONDEMANDD}
 WORK=${ONDEMAND_DISK:-/var/tmp}/culling.$$
 RUN=$WORK/run
 CACHE=$WORK/small/cache
-DEADLINE=20
 IMAGES=14       # more than fit
 
-skip() { echo "1..0 # SKIP $*"; exit 4; }
-((EUID == 0)) || skip "not root"
-[[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"
-for tool in mkfs.erofs mkfs.ext4 fallocate; do
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
+for tool in mkfs.ext4 fallocate; do
     command -v "$tool" >/dev/null || skip "no $tool"
 done
 # A module with culling has no cache to look in yet.
 refusal=$({ printf 'inuse x' >/dev/cachefiles; } 2>&1) || true
 [[ $refusal != *"not supported"* ]] || skip "this module cannot cull"
 
-echo "TAP version 13"
-echo "1..12"
-number=0 failed=0
-result() {
-    number=$((number + 1))
-    if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
-}
-within() {
-    local end=$((SECONDS + DEADLINE))
-    until "$@" 2>/dev/null; do
-        ((SECONDS < end)) || return 1
-        sleep 0.05
-    done
-}
-field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
+plan 12
 log_says() { grep -q "$1" "$WORK/log"; }
 
 KEEPER=''

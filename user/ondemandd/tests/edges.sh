@@ -17,28 +17,11 @@ set -euo pipefail
 DAEMON=${1:?usage: edges.sh ONDEMANDD}
 WORK=${ONDEMAND_DISK:-/var/tmp}/edges.$$
 RUN=$WORK/run
-DEADLINE=20
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
 
-skip() { echo "1..0 # SKIP $*"; exit 4; }
-((EUID == 0)) || skip "not root"
-[[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"
-command -v mkfs.erofs >/dev/null || skip "no mkfs.erofs"
+plan 10
 
-echo "TAP version 13"
-echo "1..10"
-number=0 failed=0
-result() {
-    number=$((number + 1))
-    if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
-}
-within() {
-    local end=$((SECONDS + DEADLINE))
-    until "$@" 2>/dev/null; do
-        ((SECONDS < end)) || return 1
-        sleep 0.05
-    done
-}
-field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
 # A dead worker's pid stays in the file until the keeper has seen the end.
 replaced() {
     local now

@@ -20,29 +20,10 @@ IMAGES=${2:-6}
 PAUSE=${3:-0.2}
 WORK=${ONDEMAND_DISK:-/var/tmp}/failover.$$
 RUN=$WORK/run
-DEADLINE=20
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
 
-skip() { echo "1..0 # SKIP $*"; exit 4; }
-((EUID == 0)) || skip "not root"
-[[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"
-command -v mkfs.erofs >/dev/null || skip "no mkfs.erofs"
-
-echo "TAP version 13"
-echo "1..7"
-number=0 failed=0
-# result STATUS TEXT: one line of KTAP.
-result() {
-    number=$((number + 1))
-    if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
-}
-# within CONDITION...: waits until the command succeeds; fails at the deadline.
-within() {
-    local end=$((SECONDS + DEADLINE))
-    until "$@" 2>/dev/null; do
-        ((SECONDS < end)) || return 1
-        sleep 0.05
-    done
-}
+plan 7
 
 KEEPER='' KILLER=''
 finish() {
@@ -116,7 +97,6 @@ echo "# $count workers killed"
 within test -s "$RUN/worker.pid" || true
 stats=$("$DAEMON" stats --run-dir "$RUN" --json) || true
 printf '%s\n' "# ${stats//$'\n'/$'\n'# }"
-field() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" <<<"$stats"; }
 rc=0
 ((count >= 3 && $(field worker_starts) >= count + 1 && $(field restores) >= count - 1 &&
     $(field source_errors) == 0 && $(field reads) > 0 && $(field opens) >= IMAGES)) || rc=1

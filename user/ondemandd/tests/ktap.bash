@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash disable=SC2034,SC2154
+#
+# What the tests beside this file share.  To be sourced, after DAEMON, WORK and RUN
+# are set; needs root, the device and mkfs.erofs, or ends the test with exit 4 = skip.
+
+# Seconds that one thing may take.
+DEADLINE=20
+
+skip() { echo "1..0 # SKIP $*"; exit 4; }
+((EUID == 0)) || skip "not root"
+[[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"
+command -v mkfs.erofs >/dev/null || skip "no mkfs.erofs"
+
+# plan COUNT: the first lines of KTAP.
+plan() { printf 'TAP version 13\n1..%d\n' "$1"; }
+
+number=0 failed=0
+# result STATUS TEXT: one line of KTAP.
+result() {
+    number=$((number + 1))
+    if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
+}
+# within CONDITION...: waits until the command succeeds; fails at the deadline.
+within() {
+    local end=$((SECONDS + DEADLINE))
+    until "$@" 2>/dev/null; do
+        ((SECONDS < end)) || return 1
+        sleep 0.05
+    done
+}
+# field NAME: a number of the keeper's statistics.
+field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }
