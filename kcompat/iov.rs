@@ -6,6 +6,8 @@
 
 use crate::bindings;
 use core::marker::PhantomData;
+use kernel::page::PAGE_SIZE;
+use kernel::prelude::*;
 use kernel::types::Opaque;
 
 /// A buffer that is consumed from the front: filled by a read, emptied by a write.
@@ -36,6 +38,12 @@ impl IovIter {
     pub(crate) fn len(&self) -> usize {
         // SAFETY: The iterator is valid by the type invariant.
         unsafe { bindings::iov_iter_count(self.inner.get()) }
+    }
+
+    /// Whether the buffer is user space's, and may have to be brought into memory.
+    pub(crate) fn is_user_backed(&self) -> bool {
+        // SAFETY: The iterator is valid by the type invariant.
+        unsafe { bindings::user_backed_iter(self.inner.get()) }
     }
 
     /// Passes over all that is left.
@@ -88,5 +96,118 @@ impl<'a> KernelSource<'a> {
         };
         // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
         unsafe { IovIter::from_raw(self.iter.get()) }
+    }
+}
+
+/// Pages of a user's buffer that are kept in memory as the source of a write.
+///
+/// # Invariants
+///
+/// Each of the pages is pinned; `parts` describes bytes in them.
+pub(crate) struct PinnedSource {
+    pages: KVVec<*mut bindings::page>,
+    parts: KVVec<bindings::bio_vec>,
+    len: usize,
+    iter: Opaque<bindings::iov_iter>,
+}
+
+impl PinnedSource {
+    /// Pins the next bytes of `from`, at most `max` of them, and takes them from it. `from` is user
+    /// backed. May wait for the current task's memory, so no lock is held that a page fault could
+    /// need.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a part of them cannot be read; nothing stays pinned then, but they are taken.
+    /// `ENOMEM`.
+    pub(crate) fn pin(from: &mut IovIter, max: usize) -> Result<Self> {
+        let mut source = PinnedSource {
+            pages: KVVec::new(),
+            parts: KVVec::new(),
+            len: 0,
+            iter: Opaque::uninit(),
+        };
+        if !from.is_user_backed() {
+            return Err(EINVAL);
+        }
+        let wanted = from.len().min(max);
+        while source.len < wanted {
+            source.pin_some(from, wanted - source.len)?;
+        }
+        Ok(source)
+    }
+
+    /// Pins up to `max` bytes that lie together.
+    fn pin_some(&mut self, from: &mut IovIter, max: usize) -> Result {
+        /// As many as one call of the kernel's brings in at once.
+        const AT_ONCE: usize = 64;
+        let count = AT_ONCE.min(max / PAGE_SIZE + 2);
+        // Before anything is pinned, so that nothing fails after it.
+        self.parts.reserve(count, GFP_KERNEL)?;
+        self.pages.reserve(count, GFP_KERNEL)?;
+        let mut pages = self.pages.spare_capacity_mut().as_mut_ptr().cast();
+        let mut offset = 0;
+        // SAFETY: The iterator is valid; there is room for `count` pages.
+        let pinned = unsafe {
+            bindings::iov_iter_extract_pages(
+                from.as_ptr(),
+                &mut pages,
+                max,
+                count as u32,
+                0,
+                &mut offset,
+            )
+        };
+        let mut left = match usize::try_from(pinned) {
+            Ok(0) => return Err(EFAULT),
+            Ok(pinned) => pinned,
+            Err(_) => return Err(Error::from_errno(i32::try_from(pinned).unwrap_or(-14))),
+        };
+        self.len += left;
+        let first = self.pages.len();
+        let new_len = first + (offset + left).div_ceil(PAGE_SIZE);
+        // INVARIANT: The kernel has pinned so many.
+        // SAFETY: And has written them behind the others.
+        unsafe { self.pages.set_len(new_len) };
+        for page in self.pages.iter().skip(first) {
+            let part = left.min(PAGE_SIZE - offset);
+            let part = bindings::bio_vec {
+                bv_page: *page,
+                bv_len: part as u32,
+                bv_offset: offset as u32,
+            };
+            left -= part.bv_len as usize;
+            offset = 0;
+            self.parts.push(part, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that are pinned.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The iterator, from the first byte on.
+    pub(crate) fn iter(&mut self) -> &mut IovIter {
+        // SAFETY: `parts` describes pinned pages, and is not changed while the result borrows `self`.
+        unsafe {
+            bindings::iov_iter_bvec(
+                self.iter.get(),
+                bindings::ITER_SOURCE,
+                self.parts.as_ptr(),
+                self.parts.len() as _,
+                self.len,
+            )
+        };
+        // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
+        unsafe { IovIter::from_raw(self.iter.get()) }
+    }
+}
+
+impl Drop for PinnedSource {
+    fn drop(&mut self) {
+        // SAFETY: Pinned by the type invariant.
+        unsafe { bindings::unpin_user_pages(self.pages.as_mut_ptr(), self.pages.len() as _) }
     }
 }

@@ -78,6 +78,11 @@ bool ondemand_shim_sb_rdonly(const struct super_block *sb)
 	return sb_rdonly(sb);
 }
 
+bool ondemand_shim_user_backed_iter(const struct iov_iter *iter)
+{
+	return user_backed_iter(iter);
+}
+
 size_t ondemand_shim_iov_iter_count(const struct iov_iter *iter)
 {
 	return iov_iter_count(iter);

@@ -8,6 +8,7 @@ use crate::bindings;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::PinnedSource;
 use crate::vfs::cred::Credentials;
 use kernel::ffi::c_long;
 use kernel::prelude::*;
@@ -132,13 +133,42 @@ pub(crate) fn read(
     unsafe { in_flight.end(ret, false) };
 }
 
-/// Writes all of `iter` at `pos`, waits for it, and tells the bytes written.
+/// Writes all of `iter` at `pos`, waits for it, and tells the bytes written; fewer than all if
+/// something failed on the way.
+///
+/// A user's buffer is pinned before the write. The file system would do it below the file's lock,
+/// which a page fault may need too: that of a task that has mapped a file of a served image.
 ///
 /// # Errors
 ///
-/// `EINVAL` if position, length or memory are not aligned as the file system wants; `ENOSPC`,
-/// `EIO` and what else it says.
+/// `EINVAL` if position, length or memory are not aligned as the file system wants; `EFAULT`,
+/// `ENOMEM`, `ENOSPC`, `EIO` and what else it says.
 pub(crate) fn write(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
+    /// Whole pages, so that what is left begins with one, too.
+    const MAX_PINNED: usize = 4 << 20;
+    if !iter.is_user_backed() {
+        return write_once(file, pos, iter);
+    }
+    let mut written = 0;
+    while iter.len() > 0 {
+        let at = pos.checked_add(written as u64).ok_or(EFBIG)?;
+        let step = PinnedSource::pin(iter, MAX_PINNED)
+            .and_then(|mut source| Ok((write_once(file, at, source.iter())?, source.len())));
+        match step {
+            Ok((part, pinned)) => {
+                written += part;
+                if part < pinned {
+                    break;
+                }
+            }
+            Err(error) if written == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(written)
+}
+
+fn write_once(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
     let mut iocb = bindings::kiocb {
         ki_filp: file.as_ptr(),
         ki_pos: i64::try_from(pos).map_err(|_| EFBIG)?,
