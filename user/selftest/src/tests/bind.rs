@@ -135,9 +135,11 @@ fn idmapped(t: &Context) -> Result<()> {
         .stdout(Stdio::null())
         .spawn()?;
     let proc = PathBuf::from(format!("/proc/{}", task.id()));
-    let mapped = eventually("the user namespace has its map", SOON, || {
-        Ok(!fs::read_to_string(proc.join("uid_map"))?.trim().is_empty()
-            && proc.join("ns/user").read_link()? != Path::new("/proc/self/ns/user").read_link()?)
+    let mapped = eventually("the user namespace has its maps", SOON, || {
+        let is_there = |map| fs::read_to_string(proc.join(map)).map(|map| !map.trim().is_empty());
+        let other =
+            proc.join("ns/user").read_link()? != Path::new("/proc/self/ns/user").read_link()?;
+        Ok(other && is_there("uid_map")? && is_there("gid_map")?)
     });
     if task.try_wait()?.is_some() {
         return skip("there are no user namespaces");
