@@ -80,6 +80,7 @@ const KNOWN: &[Known] = &[
     dangerous("d11_volume_that_cannot_be_buried", "D11"),
     fails("d50_bind_without_capability", "D50"),
     fails("d13_cull_around_graveyard", "D13"),
+    fails("cull_racing_mounts", "D51"),
     fails("d13_cull_mount_point", "D13"),
     fails("d14_cull_immutable", "D14"),
     fails("d18_suspend", "D18"),
