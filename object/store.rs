@@ -81,14 +81,23 @@ impl Object {
         Ok(())
     }
 
+    /// The size of the file for an object of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the file system cannot hold it.
+    fn padded(&self, size: u64) -> Result<u64> {
+        namei::padded(size)
+            .filter(|padded| *padded <= self.cache.max_file_size())
+            .ok_or(EINVAL)
+    }
+
     fn take_size(&self, size: u64) -> Result {
         let mut store = self.store.lock();
         if let Some(known) = store.size {
             return if known == size { Ok(()) } else { Err(EINVAL) };
         }
-        let padded = namei::padded(size)
-            .filter(|padded| *padded <= self.cache.max_file_size())
-            .ok_or(EINVAL)?;
+        let padded = self.padded(size)?;
         let told = i64::try_from(size).map_err(|_| EINVAL)?;
 
         self.cache.cred().run(|| {
@@ -167,9 +176,7 @@ impl Object {
     pub(crate) fn resize(&self, size: i64) -> Result {
         let mut store = self.store.lock();
         let bytes = u64::try_from(size).map_err(|_| EINVAL)?;
-        let padded = namei::padded(bytes)
-            .filter(|padded| *padded <= self.cache.max_file_size())
-            .ok_or(EINVAL)?;
+        let padded = self.padded(bytes)?;
         let Store {
             stored,
             bound,
