@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::kcompat::completion::Completion;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::WaitQueue;
+use crate::kcompat::print::ratelimit;
 use crate::kcompat::tracepoint;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::kcompat::xarray;
@@ -127,13 +128,16 @@ impl Engine {
 
     fn carry_out(&self, effect: Effect<Kernel>) {
         match effect {
-            Effect::Complete(request, outcome) => {
-                let error = outcome.err().map_or(0, Errno::to_raw);
-                tracepoint::complete(request.msg_id(), request.object_id(), request.kind, error);
-                if let Some(waiter) = &request.ticket {
-                    waiter.result.store(error, Ordering::Relaxed);
-                    waiter.done.complete();
+            Effect::Complete(request, outcome) => Self::complete(request, outcome),
+            Effect::Expire(request, object) => {
+                if ratelimit() {
+                    pr_warn!(
+                        "{}: {}: ETIMEDOUT, no answer in time\n",
+                        object,
+                        request.kind
+                    );
                 }
+                Self::complete(request, Err(Errno::ETIMEDOUT));
             }
             Effect::WakeDaemon => self.daemons.wake_one(mask::IN),
             Effect::WakeObject(object) => object.opened().wake_all(0),
@@ -142,6 +146,16 @@ impl Engine {
                 let _ = self.reopen.enqueue::<Arc<Object>, 0>(object);
             }
             Effect::Forget(entry) => drop(entry),
+        }
+    }
+
+    /// Tells who waits for a request that it has ended.
+    fn complete(request: KBox<Request<Kernel>>, outcome: Result<(), Errno>) {
+        let error = outcome.err().map_or(0, Errno::to_raw);
+        tracepoint::complete(request.msg_id(), request.object_id(), request.kind, error);
+        if let Some(waiter) = &request.ticket {
+            waiter.result.store(error, Ordering::Relaxed);
+            waiter.done.complete();
         }
     }
 

@@ -23,7 +23,7 @@
 //!   fd with a CLOSE that nobody waits for. Closing the device kills the table: all requests end
 //!   with EIO. The last fd to close, device or anonymous, withdraws the cache.
 //!
-//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`] and
+//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`], [`deadline`] and
 //! [`message`] know nothing of the kernel, and are tested in `user/core`. [`engine`] puts it under a lock and
 //! carries out its effects. The wire format is in `docs/protocol.md`.
 
@@ -33,6 +33,12 @@
     reason = "pure files are shared with user/core"
 )]
 pub(crate) mod answer;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+pub(crate) mod deadline;
 #[allow(
     unreachable_pub,
     dead_code,

@@ -8,6 +8,7 @@
 use crate::errno::Errno;
 use crate::ondemand::state::Object;
 use crate::ondemand::state::State;
+use core::fmt;
 use core::ops::DerefMut;
 
 /// Numbered places for values of type `T`, with one mark a place.
@@ -80,6 +81,16 @@ pub enum Kind {
     },
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Open => f.write_str("OPEN"),
+            Kind::Close { .. } => f.write_str("CLOSE"),
+            Kind::Read { off, len } => write!(f, "READ of {len} bytes at {off}"),
+        }
+    }
+}
+
 /// Where a request is on its way to the daemon and back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -109,6 +120,8 @@ pub struct Request<E: Env> {
     pub size: usize,
     /// Who waits.
     pub ticket: E::Ticket,
+    /// When it ends unanswered, on the caller's clock; set before it is queued. `None`: never.
+    pub due: Option<u64>,
     pub(super) msg_id: u32,
     pub(super) object: u32,
     pub(super) phase: Phase,
@@ -117,6 +130,9 @@ pub struct Request<E: Env> {
     pub(super) reissue: bool,
     pub(super) prev: Option<u32>,
     pub(super) next: Option<u32>,
+    /// Its neighbours among the requests with a deadline.
+    pub(super) due_prev: Option<u32>,
+    pub(super) due_next: Option<u32>,
 }
 
 impl<E: Env> Request<E> {
@@ -126,12 +142,15 @@ impl<E: Env> Request<E> {
             kind,
             size,
             ticket,
+            due: None,
             msg_id: 0,
             object: 0,
             phase: Phase::Parked,
             reissue: false,
             prev: None,
             next: None,
+            due_prev: None,
+            due_next: None,
         }
     }
 
@@ -153,6 +172,8 @@ impl<E: Env> Request<E> {
 pub enum Effect<E: Env> {
     /// Tell the waiter that its request has ended, then drop it.
     Complete(OwnedRequest<E>, Result<(), Errno>),
+    /// The same with `ETIMEDOUT`: nobody has answered this request for this object in time.
+    Expire(OwnedRequest<E>, E::Handle),
     /// A message has become deliverable: wake one thread that reads or polls the device.
     WakeDaemon,
     /// The outcome of an opening is known: wake those who wait for this object to be open.

@@ -17,10 +17,12 @@
 //! - A READ is `New` or `Delivered` only while its object is `Open`; a delivered READ carries the
 //!   object_id that its object has now.
 //! - In state `Open { object_id }` the anonymous fd `object_id` is open.
+//! - The requests with a deadline, and they alone, are linked in the order of their times.
 //! - A dead table holds no requests once [`More::Flush`] has run, and takes none.
 //!
 //! This file admits; `delivery.rs` is what `read` and `poll` of the device see, `answer.rs` what the
-//! daemon does with what it got, `ending.rs` how objects, openings and the whole cache end.
+//! daemon does with what it got, `ending.rs` how objects, openings and the whole cache end, `deadline.rs`
+//! how a request ends that nobody answers.
 
 use crate::errno::Errno;
 use crate::ondemand::queue::Effect;
@@ -57,6 +59,9 @@ pub struct Table<E: Env> {
     /// The object_id that the latest OPEN was given; 0 before the first.
     pub(super) last_object_id: u32,
     pub(super) dead: bool,
+    /// The ends of the list of requests with a deadline.
+    pub(super) first_due: Option<u32>,
+    pub(super) last_due: Option<u32>,
 }
 
 impl<E: Env> Table<E> {
@@ -68,6 +73,8 @@ impl<E: Env> Table<E> {
             cursor: 0,
             last_object_id: 0,
             dead: false,
+            first_due: None,
+            last_due: None,
         }
     }
 
@@ -268,6 +275,7 @@ impl<E: Env> Table<E> {
                 entry.head = Some(msg_id);
             }
         }
+        self.link_due(msg_id);
         msg_id
     }
 
@@ -288,6 +296,9 @@ impl<E: Env> Table<E> {
             if next.is_none() {
                 entry.tail = prev;
             }
+        }
+        if request.due.is_some() {
+            self.unlink_due(request.due_prev, request.due_next);
         }
         Some(request)
     }

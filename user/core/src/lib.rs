@@ -31,6 +31,7 @@ pub mod daemon {
 #[path = "../../../ondemand"]
 pub mod ondemand {
     pub mod answer;
+    pub mod deadline;
     pub mod delivery;
     pub mod ending;
     #[path = "../user/core/src/model/inspect.rs"]

@@ -69,6 +69,7 @@ impl Sim {
         let objects = self.table.view_objects();
         self.check_ledger(&requests)?;
         self.check_lists(&requests, &objects)?;
+        self.check_deadlines(&requests)?;
         for request in &requests {
             let object = objects
                 .iter()
@@ -126,6 +127,36 @@ impl Sim {
             ensure!(object.tail == before, "{object:?} ends at {before:?}");
         }
         ensure!(listed == requests.len(), "requests are in no list");
+        Ok(())
+    }
+
+    /// The requests with a deadline are linked both ways, in the order of their times.
+    fn check_deadlines(&self, requests: &Requests) -> Result<(), String> {
+        let mut timed: Vec<_> = requests.iter().filter(|r| r.due.is_some()).collect();
+        timed.sort_by_key(|request| request.due);
+        let (first, last) = self.table.view_due();
+        let ends = (
+            timed.first().map(|r| r.msg_id),
+            timed.last().map(|r| r.msg_id),
+        );
+        ensure!(
+            (first, last) == ends,
+            "deadlines from {first:?} to {last:?}, not {ends:?}"
+        );
+        for pair in timed.windows(2) {
+            ensure!(
+                pair[0].due_next == Some(pair[1].msg_id)
+                    && pair[1].due_prev == Some(pair[0].msg_id),
+                "{:?} is due before {:?}",
+                pair[0],
+                pair[1]
+            );
+        }
+        ensure!(
+            timed.first().map_or(true, |r| r.due_prev.is_none())
+                && timed.last().map_or(true, |r| r.due_next.is_none()),
+            "the list of deadlines has no ends"
+        );
         Ok(())
     }
 

@@ -38,6 +38,8 @@ pub enum Event {
     Restore,
     /// A reader is killed.
     Cancel(u8),
+    /// The oldest request has waited for too long.
+    Expire,
     /// fscache withdraws a cookie.
     Drop(u8),
     /// The cache dies.
@@ -150,6 +152,9 @@ impl Sim {
                     .map(|request| request.msg_id)
                     .collect();
                 self.cancel(pick(&reads, n)?);
+            }
+            Event::Expire => {
+                self.expire().then_some(())?;
             }
             Event::Drop(n) => {
                 let object = pick(&self.live_objects(), n)?;

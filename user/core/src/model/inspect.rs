@@ -37,6 +37,12 @@ pub struct RequestView<T> {
     pub prev: Option<u32>,
     /// See `prev`.
     pub next: Option<u32>,
+    /// When it is due.
+    pub due: Option<u64>,
+    /// Its neighbours among the requests with a deadline.
+    pub due_prev: Option<u32>,
+    /// See `due_prev`.
+    pub due_next: Option<u32>,
     /// Who waits.
     pub ticket: T,
 }
@@ -86,6 +92,9 @@ where
                     marked,
                     prev: request.prev,
                     next: request.next,
+                    due: request.due,
+                    due_prev: request.due_prev,
+                    due_next: request.due_next,
                     ticket: request.ticket.clone(),
                 });
             }
@@ -122,6 +131,11 @@ where
         views
     }
 
+    /// The ends of the list of requests with a deadline.
+    pub fn view_due(&self) -> (Option<u32>, Option<u32>) {
+        (self.first_due, self.last_due)
+    }
+
     /// Where the search for the next message begins.
     pub fn view_cursor(&self) -> u32 {
         self.cursor
@@ -142,6 +156,7 @@ where
         let mut copy = Table::new(self.requests.clone(), self.objects.clone());
         copy.cursor = self.cursor;
         copy.last_object_id = self.last_object_id;
+        (copy.first_due, copy.last_due) = (self.first_due, self.last_due);
         if self.is_dead() {
             // Sets the flag; what it leaves to do is left to the original's caller.
             copy.flush(&mut Effects::new());
@@ -159,12 +174,15 @@ where
             kind: self.kind,
             size: self.size,
             ticket: self.ticket.clone(),
+            due: self.due,
             object: self.object,
             phase: self.phase,
             msg_id: self.msg_id,
             reissue: self.reissue,
             prev: self.prev,
             next: self.next,
+            due_prev: self.due_prev,
+            due_next: self.due_next,
         }
     }
 }

@@ -74,6 +74,8 @@ pub struct Sim {
     pub(super) fault: Fault,
     /// Where the search for a free msg_id begins.
     pub next_msg: u32,
+    /// The model's time: each request is due one after the one before it.
+    pub clock: u64,
     /// Where the search for a free object's place begins.
     pub next_place: u32,
     /// Every request there ever was, by label.
@@ -116,6 +118,7 @@ impl Sim {
             table: Table::new(Places::new(forget_every), Places::new(None)),
             fault,
             next_msg: 0,
+            clock: 0,
             next_place: 0,
             ledger: BTreeMap::new(),
             cookies: BTreeMap::new(),
@@ -150,6 +153,7 @@ impl Sim {
         for effect in fx.drain() {
             match effect {
                 Effect::Complete(request, outcome) => self.end(request.ticket, outcome),
+                Effect::Expire(request, object) => self.expired(&request, object),
                 Effect::WakeDaemon if self.fault == Fault::DropWake => {}
                 Effect::WakeDaemon => {
                     self.asleep = false;
@@ -198,6 +202,14 @@ impl Sim {
         }
     }
 
+    fn expired(&mut self, request: &Request<Model>, object: u32) {
+        let label = request.ticket;
+        if self.ledger[&label].object != object {
+            self.violated(format!("request {label} expired for object {object}"));
+        }
+        self.end(label, Err(Errno::ETIMEDOUT));
+    }
+
     fn forget(&mut self, label: u32) {
         let Some(cookie) = self.cookies.get_mut(&label) else {
             self.violated(format!("unknown object {label} was forgotten"));
@@ -233,7 +245,12 @@ impl Sim {
         let place = Place::reserve(&mut self.next_msg, |id| {
             taken.iter().any(|request| request.msg_id == id)
         });
-        (label, place, Box::new(Request::new(kind, size, label)))
+        let mut request = Box::new(Request::new(kind, size, label));
+        if !matches!(kind, Kind::Close { .. }) {
+            self.clock += 1;
+            request.due = Some(self.clock);
+        }
+        (label, place, request)
     }
 
     fn place_of(&self, object: u32) -> u32 {
@@ -351,6 +368,18 @@ impl Sim {
                 self.ask(index);
             }
         }
+    }
+
+    /// So much time passes that the oldest request is due, and no other. `false`: there is none.
+    pub fn expire(&mut self) -> bool {
+        let Some(now) = self.table.next_due() else {
+            return false;
+        };
+        let next = self.hold(|table, fx| table.expire(now, fx));
+        if next.is_some_and(|next| next <= now) {
+            self.violated(format!("what was due at {now} is due at {next:?}"));
+        }
+        true
     }
 
     /// fscache withdraws the cookie. `true`: a CLOSE was queued.

@@ -26,6 +26,7 @@ fn event() -> impl Strategy<Value = Event> {
         6 => n().prop_map(Event::Close),
         4 => Just(Event::Restore),
         3 => n().prop_map(Event::Cancel),
+        3 => Just(Event::Expire),
         3 => n().prop_map(Event::Drop),
         1 => prop::bool::weighted(0.3).prop_map(|yes| if yes { Event::Flush } else { Event::Restore }),
         4 => n().prop_map(Event::Await),
