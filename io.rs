@@ -177,6 +177,7 @@ impl Operations for CacheReads {
     ) -> Result<ARef<File>> {
         object.bring_in(start, len).inspect_err(|error| {
             if *error != EINTR && ratelimit() {
+                let error = Errno::from(*error);
                 pr_warn!("{}: {} bytes at {}: {:?}\n", &*object, len, start, error);
             }
         })

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
-//! become.
+//! become, how long it waits.
 
 use crate::limits::Limits;
 use crate::vfs::security::SecurityId;
@@ -42,6 +42,8 @@ pub(crate) struct Setup {
     security_context: Option<SecurityId>,
     /// How full the file system may become.
     pub(crate) limits: Limits,
+    /// Seconds that a request waits for its answer; 0: for ever.
+    pub(crate) timeout: u32,
 }
 
 fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {

@@ -7,6 +7,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>
+#include <linux/jiffies.h>
 #include <linux/miscdevice.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -29,5 +30,6 @@ const unsigned int ONDEMAND_SIZEOF_MSG = sizeof(struct cachefiles_msg);
 const unsigned int ONDEMAND_SIZEOF_OPEN = sizeof(struct cachefiles_open);
 const unsigned int ONDEMAND_SIZEOF_READ = sizeof(struct cachefiles_read);
 const unsigned int ONDEMAND_XA_PRESENT = (__force unsigned int)XA_PRESENT;
+const unsigned int ONDEMAND_TICKS_A_SECOND = HZ;
 const int ONDEMAND_MISC_MINOR = MISC_DYNAMIC_MINOR;
 const unsigned int ONDEMAND_LOOKUP_DIRECTORY_FLAG = LOOKUP_DIRECTORY;

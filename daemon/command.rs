@@ -18,6 +18,9 @@ use crate::limits::Resource;
 /// `EOPNOTSUPP` before it copies anything.
 pub const MAX_COMMAND: usize = 4095;
 
+/// The longest time that a request may be given, in seconds: a day.
+pub const MAX_TIMEOUT: u32 = 24 * 60 * 60;
+
 /// A well-formed command. Text arguments are neither empty nor hold a NUL or a newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
@@ -53,6 +56,8 @@ pub enum Command<'a> {
     },
     /// `restore`: send again what a daemon that died has left unanswered.
     Restore,
+    /// `timeout SECONDS`: how long a request waits for its answer; 0 for ever.
+    Timeout(u32),
 }
 
 /// How a cache serves its readers.
@@ -128,6 +133,7 @@ pub fn parse(text: &[u8]) -> Result<Command<'_>, Errno> {
             _ => Err(Errno::EINVAL),
         },
         b"secctx" => Ok(Command::SecurityContext(non_empty(argument)?)),
+        b"timeout" => timeout(argument),
         b"tag" => Ok(Command::Tag(non_empty(argument)?)),
         _ => Err(Errno::EOPNOTSUPP),
     }
@@ -208,6 +214,15 @@ fn copen(argument: &[u8]) -> Result<Command<'_>, Errno> {
         msg_id,
         answer: copen_answer(answer).unwrap_or(CopenAnswer::Malformed),
     })
+}
+
+/// Seconds, decimal, at most [`MAX_TIMEOUT`].
+fn timeout(argument: &[u8]) -> Result<Command<'_>, Errno> {
+    decimal(argument)
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .filter(|&seconds| seconds <= MAX_TIMEOUT)
+        .map(Command::Timeout)
+        .ok_or(Errno::EINVAL)
 }
 
 /// A size or a negative error number; `None` for anything else.

@@ -23,6 +23,7 @@ use crate::daemon::command::Command;
 use crate::daemon::command::CopenAnswer;
 use crate::daemon::command::Mode;
 use crate::errno::Errno;
+use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::fs::File;
 use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
@@ -48,7 +49,7 @@ use kernel::uaccess::UserSliceReader;
 pub(crate) struct Device {
     /// Whether a daemon, or an fd that it left behind, holds it.
     held: AtomicBool,
-    /// Where reopen work runs.
+    /// Where reopen work runs, and the work of the deadlines.
     reopen: OwnedQueue,
     /// Where early commits run, which wait for the disk.
     commit: OwnedQueue,
@@ -85,6 +86,9 @@ pub(crate) struct Daemon {
     life: Mutex<Life>,
     #[pin]
     engine: Engine,
+    /// Ends what nobody answers in time ([`expiry`](crate::ondemand::expiry)).
+    #[pin]
+    pub(crate) expiry: DelayedWork<Daemon, EXPIRY>,
     /// File descriptors: the device's, and anonymous ones.
     pins: AtomicUsize,
     /// What `debug` asked for.
@@ -92,6 +96,9 @@ pub(crate) struct Daemon {
     /// The cache wants culling, which `poll` tells.
     wants_culling: AtomicBool,
 }
+
+/// The work item of the deadlines.
+pub(crate) const EXPIRY: u64 = 0;
 
 /// `debug` bit: every command is logged.
 const DEBUG_COMMANDS: u32 = 1;
@@ -115,6 +122,7 @@ impl Daemon {
                 device,
                 life <- new_mutex!(Life::Setup(Setup::default()), "cachefiles_daemon"),
                 engine <- engine,
+                expiry <- DelayedWork::new(),
                 pins: AtomicUsize::new(0),
                 debug: AtomicU32::new(0),
                 wants_culling: AtomicBool::new(false),
@@ -132,6 +140,12 @@ impl Daemon {
     /// The daemon's request table.
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// Has what is due ended after so many ticks, or earlier. Called under the table's lock, while the
+    /// table is alive.
+    pub(crate) fn expire_after(self: &Arc<Self>, ticks: u64) {
+        DelayedWork::enqueue(self, &self.device.reopen, ticks);
     }
 
     /// Where early commits are queued.
@@ -209,6 +223,7 @@ impl Daemon {
             pr_err!("the cache is bound already\n");
             return Err(EBUSY);
         };
+        daemon.engine.set_timeout(setup.timeout);
         let cache = Cache::bind(daemon, setup)?;
         *life = Life::Bound(cache);
         Ok(())
@@ -248,6 +263,10 @@ impl Daemon {
                 this.engine.restore();
                 Ok(())
             }
+            Command::Timeout(seconds) => this.set_up(|setup| {
+                setup.timeout = seconds;
+                Ok(())
+            }),
             Command::Cull(name) => this.in_service()?.cull(name),
             Command::InUse(name) => this.in_service()?.check_in_use(name),
             Command::SecurityContext(context) => {
@@ -299,6 +318,8 @@ impl MiscDevice for CachefilesDevice {
 
     fn release(file: KBox<DeviceFile>) {
         file.daemon.engine.flush();
+        // The table is dead: nobody queues it again.
+        drop(file.daemon.expiry.cancel());
         drop(file);
     }
 

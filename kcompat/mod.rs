@@ -6,6 +6,7 @@
 //! folder goes when the base kernel has its counterpart.
 
 pub(crate) mod completion;
+pub(crate) mod delayed_work;
 pub(crate) mod error;
 pub(crate) mod fs;
 pub(crate) mod iov;

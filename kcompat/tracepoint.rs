@@ -7,7 +7,11 @@
 //! `ondemand_complete`; the object's number ties it to `ondemand_state`.
 
 use crate::bindings;
+use crate::errno::Errno;
+use crate::object::Object;
+use crate::ondemand::engine::Kernel;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::queue::Request;
 use crate::ondemand::state::State;
 
 fn opcode(kind: Kind) -> u32 {
@@ -44,6 +48,29 @@ pub(crate) fn answer(msg_id: u32, object_id: u32, kind: Kind, result: i64) {
 pub(crate) fn complete(msg_id: u32, object_id: u32, kind: Kind, error: i32) {
     // SAFETY: The tracepoint takes numbers.
     unsafe { bindings::trace_complete(msg_id, object_id, opcode(kind), error) }
+}
+
+/// A request has ended since nobody answered it in time; `complete` follows.
+pub(crate) fn expire(object: &Object, request: &Request<Kernel>) {
+    let (off, len) = match request.kind {
+        Kind::Read { off, len } => (off, len),
+        _ => (0, 0),
+    };
+    let (volume, name) = (object.volume_key(), object.name());
+    // SAFETY: The tracepoint copies both strings, which are as long as it is told.
+    unsafe {
+        bindings::trace_expire(
+            volume.as_ptr().cast(),
+            volume.len(),
+            name.as_ptr().cast(),
+            name.len(),
+            request.msg_id(),
+            opcode(request.kind),
+            off,
+            len,
+            Errno::ETIMEDOUT.to_raw(),
+        )
+    }
 }
 
 /// An object has changed its state. May be called under a spinlock.

@@ -193,6 +193,11 @@ impl Object {
         self.name.as_bytes()
     }
 
+    /// The volume's key.
+    pub(crate) fn volume_key(&self) -> &[u8] {
+        &self.volume_key
+    }
+
     /// The hash that chooses its directory.
     pub(crate) fn key_hash(&self) -> u32 {
         self.key_hash

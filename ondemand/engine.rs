@@ -11,6 +11,8 @@ use crate::kcompat::completion::Completion;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
+use crate::kcompat::time::jiffies;
+use crate::kcompat::time::seconds_in_jiffies;
 use crate::kcompat::tracepoint;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::kcompat::xarray;
@@ -27,6 +29,7 @@ use crate::ondemand::state::Awaited;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Refused;
 use core::sync::atomic::AtomicI32;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 use kernel::new_spinlock;
 use kernel::prelude::*;
@@ -80,6 +83,8 @@ pub(crate) struct Engine {
     #[pin]
     daemons: WaitQueue,
     reopen: &'static OwnedQueue,
+    /// Ticks that a request waits for its answer; 0: for ever. Set before `bind`.
+    timeout: AtomicU64,
 }
 
 impl Engine {
@@ -98,7 +103,24 @@ impl Engine {
             objects,
             daemons <- WaitQueue::new(),
             reopen,
+            timeout: AtomicU64::new(0),
         }))
+    }
+
+    /// Gives each request from now on so many seconds; 0: all the time there is.
+    pub(crate) fn set_timeout(&self, seconds: u32) {
+        let ticks = seconds_in_jiffies(seconds);
+        self.timeout.store(ticks, Ordering::Relaxed);
+    }
+
+    /// Gives a request its deadline and has it looked after. Called under the table's lock, just
+    /// before the request is queued: if that is refused, the work finds nothing due.
+    fn limit_time(&self, table: &Table, object: &Object, request: &mut Request<Kernel>) {
+        let ticks = self.timeout.load(Ordering::Relaxed);
+        if ticks != 0 && !table.is_dead() {
+            request.due = Some(jiffies().saturating_add(ticks));
+            object.cache().daemon().expire_after(ticks);
+        }
     }
 
     /// The queue that `poll` of the device watches.
@@ -130,12 +152,11 @@ impl Engine {
         match effect {
             Effect::Complete(request, outcome) => Self::complete(request, outcome),
             Effect::Expire(request, object) => {
-                if ratelimit() {
-                    pr_warn!(
-                        "{}: {}: ETIMEDOUT, no answer in time\n",
-                        object,
-                        request.kind
-                    );
+                tracepoint::expire(&object, &request);
+                // A reader says so itself.
+                if request.ticket.is_none() && ratelimit() {
+                    let kind = request.kind;
+                    pr_warn!("{}: {}: no answer in time: ETIMEDOUT\n", object, kind);
                 }
                 Self::complete(request, Err(Errno::ETIMEDOUT));
             }
@@ -187,13 +208,14 @@ impl Engine {
     pub(crate) fn send_open(&self, object: &Object) {
         let number = object.number();
         let size = object.open_message(0).size();
-        let (place, request) = match self.prepare(Kind::Open, size, None) {
+        let (place, mut request) = match self.prepare(Kind::Open, size, None) {
             Ok(prepared) => prepared,
             Err(error) => {
                 return self.run(|table, fx| table.abort_open(number, error.into(), fx));
             }
         };
         let queued = self.run(|table, fx| {
+            self.limit_time(table, object, &mut request);
             let queued = table.enqueue_open(number, place, request, fx);
             trace_enqueued(number, Kind::Open, &queued);
             queued
@@ -208,7 +230,7 @@ impl Engine {
     /// # Errors
     ///
     /// `EINTR` if the task was killed; `EIO` if the cache is dead, the object is dropped or it
-    /// could not be reopened; `ENOMEM`.
+    /// could not be reopened; `ETIMEDOUT` if there was no answer in time; `ENOMEM`.
     pub(crate) fn read(&self, object: &Object, off: u64, len: u64) -> Result {
         let number = object.number();
         let kind = Kind::Read { off, len };
@@ -220,8 +242,9 @@ impl Engine {
             GFP_KERNEL,
         )?;
         let size = message::Message::Read { off, len }.size();
-        let (place, request) = self.prepare(kind, size, Some(waiter.clone()))?;
+        let (place, mut request) = self.prepare(kind, size, Some(waiter.clone()))?;
         let queued = self.run(|table, fx| {
+            self.limit_time(table, object, &mut request);
             let queued = table.enqueue_read(number, place, request, fx);
             trace_enqueued(number, kind, &queued);
             queued

@@ -79,4 +79,5 @@ pub(crate) mod table;
 pub(crate) mod anon_fd;
 pub(crate) mod device_read;
 pub(crate) mod engine;
+pub(crate) mod expiry;
 pub(crate) mod reopen;

@@ -124,6 +124,34 @@ TRACE_EVENT(ondemand_state,
 		  show_state(__entry->to))
 );
 
+/* name: of the object's file, the cookie's key as key.rs writes it. */
+TRACE_EVENT(ondemand_expire,
+	TP_PROTO(const char *volume, size_t volume_len, const char *name, size_t name_len,
+		 u32 msg_id, u32 opcode, u64 off, u64 len, s32 error),
+	TP_ARGS(volume, volume_len, name, name_len, msg_id, opcode, off, len, error),
+	TP_STRUCT__entry(
+		__string_len(volume, volume, volume_len)
+		__string_len(name, name, name_len)
+		__field(u32, msg_id)
+		__field(u32, opcode)
+		__field(u64, off)
+		__field(u64, len)
+		__field(s32, error)
+	),
+	TP_fast_assign(
+		__assign_str(volume);
+		__assign_str(name);
+		__entry->msg_id = msg_id;
+		__entry->opcode = opcode;
+		__entry->off = off;
+		__entry->len = len;
+		__entry->error = error;
+	),
+	TP_printk("volume=%s cookie=%s msg_id=%u opcode=%s off=%llu len=%llu error=%d",
+		  __get_str(volume), __get_str(name), __entry->msg_id,
+		  show_opcode(__entry->opcode), __entry->off, __entry->len, __entry->error)
+);
+
 #endif /* ONDEMAND_TRACE_H */
 
 #undef TRACE_INCLUDE_PATH

@@ -9,6 +9,7 @@
 #include "fs.c"
 #include "fs_struct.c"
 #include "fscache.c"
+#include "jiffies.c"
 #include "mm.c"
 #include "mount.c"
 #include "poll.c"

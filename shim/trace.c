@@ -26,3 +26,9 @@ void ondemand_shim_trace_state(u32 object, u32 object_id, u32 from, u32 to)
 {
 	trace_ondemand_state(object, object_id, from, to);
 }
+
+void ondemand_shim_trace_expire(const char *volume, size_t volume_len, const char *name,
+				size_t name_len, u32 msg_id, u32 opcode, u64 off, u64 len, s32 error)
+{
+	trace_ondemand_expire(volume, volume_len, name, name_len, msg_id, opcode, off, len, error);
+}

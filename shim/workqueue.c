@@ -10,3 +10,8 @@ struct workqueue_struct *ondemand_shim_alloc_freezable_workqueue(const char *nam
 {
 	return alloc_workqueue("%s", WQ_FREEZABLE | WQ_UNBOUND | WQ_MEM_RECLAIM, 0, name);
 }
+
+void ondemand_shim_init_delayed_work(struct delayed_work *work, work_func_t run)
+{
+	INIT_DELAYED_WORK(work, run);
+}

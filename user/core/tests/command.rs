@@ -41,6 +41,9 @@ fn well_formed() {
         ("inuse Dfile", Command::InUse(b"Dfile")),
         ("restore", Command::Restore),
         ("restore ", Command::Restore),
+        ("timeout 0", Command::Timeout(0)),
+        ("timeout 30", Command::Timeout(30)),
+        ("timeout 86400", Command::Timeout(86_400)),
     ] {
         assert_eq!(parse(text), Ok(expected), "{text:?}");
         assert_eq!(
@@ -75,6 +78,17 @@ fn refused() {
         ("bind ondemand ", E::EINVAL),
         ("bind on-demand", E::EINVAL),
         ("bind ondemand ondemand", E::EINVAL),
+        ("timeout", E::EINVAL),
+        ("timeout ", E::EINVAL),
+        ("timeout 86401", E::EINVAL),
+        ("timeout 4294967296", E::EINVAL),
+        ("timeout -1", E::EINVAL),
+        ("timeout 010", E::EINVAL),
+        ("timeout 0x10", E::EINVAL),
+        ("timeout 30s", E::EINVAL),
+        ("timeout 30 ", E::EINVAL),
+        ("timeout 1 2", E::EINVAL),
+        ("timeouts 1", E::EOPNOTSUPP),
         ("dir", E::EINVAL),
         ("dir ", E::EINVAL),
         ("tag", E::EINVAL),

@@ -37,6 +37,12 @@ fn words() {
         (proto::Command::Bind, Command::Bind(Mode::Plain)),
         (proto::Command::BindOnDemand, Command::Bind(Mode::OnDemand)),
         (proto::Command::Restore, Command::Restore),
+        (proto::Command::Timeout(0), Command::Timeout(0)),
+        (proto::Command::Timeout(90), Command::Timeout(90)),
+        (
+            proto::Command::Timeout(proto::MAX_TIMEOUT),
+            Command::Timeout(command::MAX_TIMEOUT),
+        ),
     ] {
         assert_eq!(command::parse(&sent.encode().unwrap()), Ok(expected));
     }

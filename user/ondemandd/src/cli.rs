@@ -73,6 +73,13 @@ pub struct Serve {
     #[arg(long, value_name = "PATH", default_value = Device::DEFAULT_PATH)]
     pub device: PathBuf,
 
+    /// Seconds after which a request of the kernel that nobody has answered ends, and its reader gets
+    /// EIO; 0: never. Time without a worker counts, so leave room for a restart.
+    ///
+    /// Needs the module cachefiles_ondemand: the kernel's own cachefiles knows no deadlines.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = seconds())]
+    pub timeout: u32,
+
     /// Threads that answer the kernel: as many reads of the source can be under way at once.
     #[arg(long, value_name = "N", default_value = "4")]
     pub threads: NonZeroUsize,
@@ -86,6 +93,10 @@ pub struct Serve {
     /// How full the file system of the cache may become.
     #[command(flatten)]
     pub limits: Limits,
+}
+
+fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(0..=i64::from(cachefiles_proto::MAX_TIMEOUT))
 }
 
 /// Arguments of `stats`.
@@ -121,6 +132,14 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_of_more_than_a_day_is_an_error() {
+        let args = ["ondemandd", "serve", "--cache=c", "--source=s", "--timeout"];
+        let with = |n: &'static str| Cli::try_parse_from(args.into_iter().chain([n]));
+        assert!(with("86401").is_err());
+        assert!(with("86400").is_ok());
     }
 
     #[test]

@@ -106,6 +106,11 @@ fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
     for limit in args.limits.commands() {
         device.send(&limit)?;
     }
+    if args.timeout != 0 {
+        device.send(&Command::Timeout(args.timeout)).context(
+            "--timeout: the loaded module has no deadlines (the kernel's own cachefiles?)",
+        )?;
+    }
     device
         .send(&Command::BindOnDemand)
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;

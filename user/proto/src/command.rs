@@ -14,6 +14,9 @@ use crate::error::EncodeError;
 /// The longest command that the kernel takes, in bytes: one page less one.
 pub const MAX_COMMAND_LEN: usize = 4095;
 
+/// The longest time that a request can be given, in seconds: a day.
+pub const MAX_TIMEOUT: u32 = 24 * 60 * 60;
+
 /// The largest errno that fits into a kernel pointer (`MAX_ERRNO`).
 const MAX_ERRNO: i32 = 4095;
 
@@ -33,6 +36,10 @@ pub enum Command {
         /// Per cent of the file system, 0 to 99; stop < cull < run must hold at bind.
         percent: u8,
     },
+    /// `timeout SECONDS`: end a request with an error that was not answered for so long, at most
+    /// [`MAX_TIMEOUT`]; 0, the default: never. Before bind. The kernel's own cachefiles does not
+    /// know it: `EOPNOTSUPP`.
+    Timeout(u32),
     /// `bind`: start a cache without on-demand mode.
     Bind,
     /// `bind ondemand`: start a cache that asks the daemon for its data.
@@ -102,6 +109,7 @@ impl Command {
             Command::Tag(_) => "tag",
             Command::SecurityContext(_) => "secctx",
             Command::Limit { limit, .. } => limit.name(),
+            Command::Timeout(_) => "timeout",
             Command::Bind | Command::BindOnDemand => "bind",
             Command::Copen { .. } => "copen",
             Command::Restore => "restore",
@@ -130,6 +138,10 @@ impl Command {
                 return Err(EncodeError::Range(name, u64::from(*percent)))
             }
             Command::Limit { percent, .. } => Some(format!("{percent}%").into_bytes()),
+            Command::Timeout(seconds) if *seconds > MAX_TIMEOUT => {
+                return Err(EncodeError::Range(name, u64::from(*seconds)))
+            }
+            Command::Timeout(seconds) => Some(seconds.to_string().into_bytes()),
             Command::Debug(mask) => Some(mask.to_string().into_bytes()),
             Command::Copen { msg_id, answer } => Some(copen_argument(name, *msg_id, *answer)?),
         };
@@ -197,13 +209,14 @@ mod tests {
 
     #[test]
     fn text_is_what_the_kernel_parses() {
-        let cases: [(Command, &str); 10] = [
+        let cases: [(Command, &str); 11] = [
             (Command::Dir("/c/x y".into()), "dir /c/x y"),
             (Command::Tag("t".into()), "tag t"),
             (Command::Bind, "bind"),
             (Command::BindOnDemand, "bind ondemand"),
             (Command::Restore, "restore"),
             (Command::Debug(7), "debug 7"),
+            (Command::Timeout(86_400), "timeout 86400"),
             (Command::Cull("D1".into()), "cull D1"),
             (
                 Command::Limit {
@@ -253,6 +266,7 @@ mod tests {
                 },
                 E::Range("brun", 100),
             ),
+            (Command::Timeout(86_401), E::Range("timeout", 86_401)),
             (
                 Command::Copen {
                     msg_id: 0,

@@ -63,6 +63,7 @@ pub use command::Command;
 pub use command::Limit;
 pub use command::OpenAnswer;
 pub use command::MAX_COMMAND_LEN;
+pub use command::MAX_TIMEOUT;
 pub use device::Buffer;
 pub use device::Device;
 pub use device::Readiness;

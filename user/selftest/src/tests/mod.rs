@@ -10,6 +10,7 @@ mod commit;
 mod compressed;
 mod containment;
 mod culling;
+mod deadline;
 mod device_commands;
 mod disk_frozen;
 mod disk_full;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Test> {
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,
+        deadline::TESTS,
         store::TESTS,
         told_size::TESTS,
         healing::TESTS,
