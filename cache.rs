@@ -18,6 +18,7 @@ use crate::probe;
 use crate::setup::Setup;
 use crate::space::Account;
 use crate::space::Need;
+use crate::stop_points::Place;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
@@ -221,7 +222,9 @@ impl Cache {
         let (Some(opened), Ok(size)) = (opened, answer) else {
             return Ok(());
         };
+        self.daemon.stop_at(Place::CopenAnswered);
         let outcome = opened.handle.validate(size);
+        self.daemon.stop_at(Place::CopenValidated);
         if let Err(error) = outcome {
             if ratelimit() {
                 pr_warn!("{}: opening failed: {:?}\n", opened.handle, error);
@@ -314,6 +317,7 @@ impl Cache {
         };
         pr_info!("File cache on {} unregistering\n", &*self.name);
         let withdrawn = live.fscache.withdraw();
+        self.daemon.stop_at(Place::WithdrawBegun);
         self.volumes.lock().closed = true;
         self.withdraw_volume_accesses();
         self.withdraw_objects();

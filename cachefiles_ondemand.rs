@@ -52,6 +52,7 @@ mod ondemand;
 mod probe;
 mod setup;
 mod space;
+mod stop_points;
 mod vfs;
 mod volume;
 mod xattr;
@@ -70,6 +71,8 @@ module! {
 
 /// The loaded module.
 struct CachefilesOndemand {
+    #[cfg(ondemand_stop_points)]
+    _stop_points: Pin<KBox<MiscDeviceRegistration<stop_points::control::StopDevice>>>,
     _device: Pin<KBox<MiscDeviceRegistration<CachefilesDevice>>>,
 }
 
@@ -83,10 +86,21 @@ impl kernel::Module for CachefilesOndemand {
             );
             return Err(EBUSY);
         }
-        let registration = MiscDeviceRegistration::register(name, Device::new()?);
+        let device = Device::new()?;
+        #[cfg(ondemand_stop_points)]
+        let _stop_points = {
+            let name = kernel::c_str!("cachefiles_stop_points");
+            let stops = device.stops().clone();
+            KBox::pin_init(MiscDeviceRegistration::register(name, stops), GFP_KERNEL)?
+        };
+        let registration = MiscDeviceRegistration::register(name, device);
         let _device = KBox::pin_init(registration, GFP_KERNEL)?;
         pr_info!("loaded, device /dev/{}\n", name);
-        Ok(CachefilesOndemand { _device })
+        Ok(CachefilesOndemand {
+            #[cfg(ondemand_stop_points)]
+            _stop_points,
+            _device,
+        })
     }
 }
 

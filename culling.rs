@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::cache::Live;
 use crate::errno::Errno;
 use crate::fscache::stats;
+use crate::stop_points::Place;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
@@ -30,6 +31,7 @@ impl Cache {
     pub(crate) fn cull(&self, name: &[u8]) -> Result {
         let live = self.live()?;
         let dir = directory_of_command(&live)?;
+        self.daemon().stop_at(Place::CullBegun);
         self.cred().run(|| match removal::cull_file(&dir, name)? {
             Culled::Gone => Ok(()),
             Culled::IsDirectory => into_grave(&live, |grave| {

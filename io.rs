@@ -20,6 +20,7 @@ use crate::namei;
 use crate::object::Current;
 use crate::object::Object;
 use crate::space::Need;
+use crate::stop_points::Place;
 use crate::vfs::direct_io;
 use crate::vfs::store_file;
 use crate::vfs::store_file::Extent;
@@ -97,6 +98,7 @@ impl Object {
                     return Err(EIO);
                 }
             }
+            self.cache().daemon().stop_at(Place::HoleFound);
             engine.read(self, hole.start, hole.end - hole.start)?;
             // What is before the hole was looked at, and is not punched again.
             left.start = hole.start;
@@ -112,6 +114,7 @@ impl Object {
     pub(crate) fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
         let Current { file, size, new } = self.current()?;
+        self.cache().daemon().stop_at(Place::FillBegun);
         if size.is_none() && !new {
             // Whether the file that was found is this object's is told by `copen`: until then its
             // attribute vouches for what is in it.

@@ -15,6 +15,7 @@ use crate::fscache::backend::Attachment;
 use crate::fscache::volume::VolumeCookie;
 use crate::key;
 use crate::space::Need;
+use crate::stop_points::Place;
 use crate::vfs::dir::PinnedDir;
 use crate::xattr;
 use kernel::new_mutex;
@@ -56,6 +57,7 @@ impl Volume {
     ) -> Result<Arc<Self>> {
         let live = cache.live()?;
         let dir = cache.cred().run(|| open_dir(&cache, &live, cookie))?;
+        cache.daemon().stop_at(Place::VolumeOpened);
         let mut fanout = KVec::with_capacity(FANOUT, GFP_KERNEL)?;
         for _ in 0..FANOUT {
             fanout.push(None, GFP_KERNEL)?;

@@ -33,6 +33,9 @@ use crate::limits::Level;
 use crate::ondemand::device_read::Buffer;
 use crate::ondemand::engine::Engine;
 use crate::setup::Setup;
+#[cfg(ondemand_stop_points)]
+use crate::stop_points::control::Stops;
+use crate::stop_points::Place;
 use crate::vfs::cred::is_admin;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
@@ -53,6 +56,8 @@ pub(crate) struct Device {
     reopen: OwnedQueue,
     /// Where early commits run, which wait for the disk.
     commit: OwnedQueue,
+    #[cfg(ondemand_stop_points)]
+    stops: Arc<Stops>,
 }
 
 impl Device {
@@ -64,7 +69,15 @@ impl Device {
             held: AtomicBool::new(false),
             reopen: OwnedQueue::new_unbound(kernel::c_str!("cachefiles_reopen"))?,
             commit: OwnedQueue::new_freezable(kernel::c_str!("cachefiles_commit"))?,
+            #[cfg(ondemand_stop_points)]
+            stops: Stops::new()?,
         })
+    }
+
+    /// Who is to stop where.
+    #[cfg(ondemand_stop_points)]
+    pub(crate) fn stops(&self) -> &Arc<Stops> {
+        &self.stops
     }
 }
 
@@ -135,6 +148,12 @@ impl Daemon {
     pub(crate) fn pin(daemon: &Arc<Self>) -> Pin {
         daemon.pins.fetch_add(1, Ordering::Relaxed);
         Pin(daemon.clone())
+    }
+
+    /// The device that it has opened.
+    #[cfg(ondemand_stop_points)]
+    pub(crate) fn device(&self) -> &'static Device {
+        self.device
     }
 
     /// The daemon's request table.
@@ -320,6 +339,7 @@ impl MiscDevice for CachefilesDevice {
         file.daemon.engine.flush();
         // The table is dead: nobody queues it again.
         drop(file.daemon.expiry.cancel());
+        file.daemon.stop_at(Place::DeviceClosed);
         drop(file);
     }
 

@@ -23,6 +23,7 @@ use crate::key;
 use crate::key::FileName;
 use crate::namei;
 use crate::ondemand::message::Message;
+use crate::stop_points::Place;
 use crate::vfs::store_file::StoreFile;
 use crate::volume::Volume;
 use core::fmt;
@@ -136,6 +137,7 @@ impl Object {
         let stored = cache
             .cred()
             .run(|| namei::look_up(&live, volume, cookie.key_hash(), name.as_bytes()))?;
+        cache.daemon().stop_at(Place::LookupFound);
         let current = Current {
             file: stored.file.file().clone(),
             size: None,
@@ -164,6 +166,7 @@ impl Object {
             GFP_KERNEL,
         )?;
         cache.engine().admit(&object)?;
+        cache.daemon().stop_at(Place::LookupAdmitted);
         cache.engine().send_open(&object);
         Ok(object)
     }

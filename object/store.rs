@@ -14,6 +14,7 @@ use crate::object::Current;
 use crate::object::Object;
 use crate::object::Store;
 use crate::object::COMMIT;
+use crate::stop_points::Place;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -28,6 +29,7 @@ impl WorkItem<COMMIT> for Object {
     type Pointer = Arc<Object>;
 
     fn run(object: Arc<Object>) {
+        object.cache.daemon().stop_at(Place::CommitWork);
         object.commit_early();
     }
 }
@@ -204,6 +206,7 @@ impl Object {
     /// under way; a `copen` in progress is waited for, a daemon is not.
     pub(crate) fn finish(&self) {
         self.cache.engine().drop_object(self);
+        self.cache.daemon().stop_at(Place::FinishDropped);
         let mut store = self.store.lock();
         let (bound, stored) = (store.bound.take(), store.stored.take());
         let opened = store.size.is_some();

@@ -13,6 +13,7 @@ use crate::kcompat::iov::IovIter;
 use crate::kcompat::tracepoint;
 use crate::object::Object;
 use crate::ondemand::queue::Kind;
+use crate::stop_points::Place;
 use crate::vfs::anon_inode;
 use crate::vfs::anon_inode::AnonFile;
 use crate::vfs::store_file::Whence;
@@ -112,6 +113,7 @@ impl AnonFile for Private {
         let AnonFd {
             object, object_id, ..
         } = &*self.0;
+        object.cache().daemon().stop_at(Place::FdReleased);
         if self.0.delivered.load(Ordering::Relaxed) {
             let number = object.number();
             let engine = object.cache().engine();

@@ -14,6 +14,7 @@ use crate::ondemand::engine::Kernel;
 use crate::ondemand::message;
 use crate::ondemand::message::Message;
 use crate::ondemand::queue::Kind;
+use crate::stop_points::Place;
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 use kernel::uaccess::UserSlice;
@@ -52,6 +53,8 @@ impl Engine {
                 Selected::TooSmall => return Err(Errno::EMSGSIZE.into()),
                 Selected::Message(delivery) => delivery,
             };
+            let daemon = delivery.handle.cache().daemon();
+            daemon.stop_at(Place::DeliverSelected);
             let bytes = match delivery.kind {
                 Kind::Open => self.deliver_open(&delivery, buffer),
                 Kind::Close { .. } => self.deliver_plain(&delivery, Message::Close, buffer),
@@ -83,6 +86,8 @@ impl Engine {
 
     /// Traced under the lock, so that a message's lines come in the order of its events.
     fn end_delivery(&self, delivery: &Delivery) -> bool {
+        let daemon = delivery.handle.cache().daemon();
+        daemon.stop_at(Place::DeliverCopied);
         self.run(|table, fx| {
             let shown = table.delivered(delivery, fx);
             if shown {
@@ -103,6 +108,7 @@ impl Engine {
         if !self.end_delivery(delivery) {
             return Ok(None);
         }
+        object.cache().daemon().stop_at(Place::DeliverTold);
         reserved.fd_install(file.into_delivered());
         Ok(Some(bytes))
     }

@@ -28,6 +28,7 @@ use crate::ondemand::state;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Refused;
+use crate::stop_points::Place;
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
@@ -250,6 +251,8 @@ impl Engine {
             queued
         });
         let msg_id = queued.map_err(|refused| refused.errno)?;
+        let daemon = object.cache().daemon();
+        daemon.stop_at(Place::ReadQueued);
 
         if waiter.done.wait_killable_freezable().is_err() {
             let request = self.table.lock().cancel(msg_id);
@@ -258,6 +261,7 @@ impl Engine {
             }
             return Err(EINTR);
         }
+        daemon.stop_at(Place::ReadEnded);
         kernel::error::to_result(waiter.result.load(Ordering::Relaxed))
     }
 

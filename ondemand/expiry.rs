@@ -10,6 +10,7 @@ use crate::daemon::Daemon;
 use crate::daemon::EXPIRY;
 use crate::kcompat::delayed_work::impl_has_delayed_work;
 use crate::kcompat::time::jiffies;
+use crate::stop_points::Place;
 use kernel::sync::Arc;
 use kernel::workqueue::WorkItem;
 
@@ -21,6 +22,7 @@ impl WorkItem<EXPIRY> for Daemon {
     type Pointer = Arc<Daemon>;
 
     fn run(daemon: Arc<Daemon>) {
+        daemon.stop_at(Place::Expiry);
         let engine = daemon.engine();
         loop {
             let now = jiffies();

@@ -7,6 +7,7 @@
 //! opened, so that nobody ever has to cancel it.
 
 use crate::object::Object;
+use crate::stop_points::Place;
 use kernel::sync::Arc;
 use kernel::workqueue::impl_has_work;
 use kernel::workqueue::WorkItem;
@@ -19,6 +20,7 @@ impl WorkItem for Object {
     type Pointer = Arc<Object>;
 
     fn run(object: Arc<Object>) {
+        object.cache().daemon().stop_at(Place::ReopenWork);
         object.cache().engine().send_open(&object);
     }
 }

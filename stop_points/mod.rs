@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stop points: named places at which a test makes a thread wait, to see what others do meanwhile.
+//!
+//! Compiled in only with `STOP_POINTS=1`, and for kernels with `CONFIG_RUST_DEBUG_ASSERTIONS`; otherwise
+//! [`Daemon::stop_at`] is empty. They are told through a device of their own, see [`control`].
+//!
+//! At each place the thread may sleep, and holds no lock that what a test does meanwhile needs.
+
+#[cfg(ondemand_stop_points)]
+pub(crate) mod control;
+
+use crate::daemon::Daemon;
+
+macro_rules! places {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Where a thread can be made to wait.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Place {
+            $($(#[$doc])* $variant,)*
+        }
+
+        #[cfg(ondemand_stop_points)]
+        impl Place {
+            /// The place of this name.
+            fn named(name: &[u8]) -> Option<Self> {
+                $(if name == $name.as_bytes() {
+                    return Some(Place::$variant);
+                })*
+                None
+            }
+
+            /// Its name.
+            fn name(self) -> &'static str {
+                match self {
+                    $(Place::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+places! {
+    /// A lookup has its file, marked as in use; the object is in no table yet.
+    LookupFound = "lookup-found",
+    /// A lookup's object is in the table, its OPEN was not sent.
+    LookupAdmitted = "lookup-admitted",
+    /// A volume has its directory; the cache does not know it yet.
+    VolumeOpened = "volume-opened",
+    /// The work of a reopening has begun, the OPEN was not sent.
+    ReopenWork = "reopen-work",
+    /// The work of an early commit has begun.
+    CommitWork = "commit-work",
+    /// Something is due, and was not looked for yet.
+    Expiry = "expiry",
+    /// A `read` of the device has chosen its message.
+    DeliverSelected = "deliver-selected",
+    /// The message was copied out; the table was not told.
+    DeliverCopied = "deliver-copied",
+    /// The table was told that an OPEN was delivered; its fd is not installed.
+    DeliverTold = "deliver-told",
+    /// A size has answered an OPEN; the file was not looked at.
+    CopenAnswered = "copen-answered",
+    /// The file was checked against the answer; the table was not told.
+    CopenValidated = "copen-validated",
+    /// The last reference to an anonymous fd is gone; the table was not told.
+    FdReleased = "fd-released",
+    /// A write to an anonymous fd has its file, and has written nothing.
+    FillBegun = "fill-begun",
+    /// A reader has found a hole, and has not asked for it.
+    HoleFound = "hole-found",
+    /// A reader's READ is queued, and it does not wait yet.
+    ReadQueued = "read-queued",
+    /// A reader's READ has ended, and it has not looked at the file again.
+    ReadEnded = "read-ended",
+    /// The device is closed and the table dead; the cache is in service.
+    DeviceClosed = "device-closed",
+    /// The last fd was closed; fscache's lookups are shut out, and nothing else was withdrawn.
+    WithdrawBegun = "withdraw-begun",
+    /// A withdrawn object has left the table's service; its file is not committed.
+    FinishDropped = "finish-dropped",
+    /// `cull` has checked where it is, and has looked nothing up.
+    CullBegun = "cull-begun",
+}
+
+impl Daemon {
+    /// Waits here if a test wants it. May sleep, uninterruptibly.
+    #[inline]
+    pub(crate) fn stop_at(&self, place: Place) {
+        #[cfg(ondemand_stop_points)]
+        self.device().stops().reach(place);
+        let _ = place;
+    }
+}
