@@ -9,7 +9,7 @@
 //!
 //! - [`daemon`] is the device; [`backend`] is fscache's door.
 //! - [`cache`], [`volume`] and [`object`] are what stands behind fscache's things of these names;
-//!   [`namei`], [`xattr`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
+//!   [`namei`], [`xattr`], [`coherency`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
 //!   [`space`] and [`culling`] keep it from filling the disk.
 //! - [`ondemand`] is the protocol: the pure request table and what carries it out.
 //! - [`fscache`], [`vfs`] and [`kcompat`] are safe abstractions over the kernel, and hold all of the
@@ -23,6 +23,12 @@ mod abi;
 mod backend;
 mod bindings;
 mod cache;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+mod coherency;
 mod culling;
 mod daemon;
 #[allow(

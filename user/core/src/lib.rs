@@ -12,6 +12,9 @@
 
 extern crate alloc;
 
+#[path = "../../../coherency.rs"]
+pub mod coherency;
+
 #[path = "../../../errno.rs"]
 pub mod errno;
 
