@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The reference alone can fail: it finds rules that the surroundings of a table break, in the
+//! corpus, without the invariants of the model.
+
+use ondemand_core::model::Fault;
+use ondemand_properties::table::judge;
+use ondemand_properties::table::Judge;
+use std::path::Path;
+
+/// What the reference says to the first input of the corpus that shows the fault.
+fn found(fault: Fault) -> Option<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus/table");
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+        .iter()
+        .find_map(|file| judge(&std::fs::read(file).unwrap(), fault, Judge::Reference).err())
+}
+
+fn is_found(fault: Fault, text: &str) {
+    let why = found(fault).unwrap_or_else(|| panic!("{fault:?} went unnoticed"));
+    assert!(why.contains(text), "{fault:?} was found as: {why}");
+}
+
+#[test]
+fn nothing_is_found_without_a_fault() {
+    assert_eq!(found(Fault::None), None);
+}
+
+#[test]
+fn a_forgotten_mark_is_found() {
+    is_found(Fault::ForgetMark(3), "deliverable is");
+}
+
+#[test]
+fn a_lost_reopen_work_is_found() {
+    is_found(Fault::DropReopen, "OPENs to send");
+}
+
+#[test]
+fn an_unfinished_walk_is_found() {
+    is_found(Fault::SkipResume, "nobody was told");
+}
+
+#[test]
+fn a_message_that_is_shown_against_the_tables_word_is_found() {
+    is_found(Fault::ShowRefused, "shown: true, not false");
+}
+
+#[test]
+fn a_lost_wake_up_of_a_waiter_is_found() {
+    is_found(Fault::DropObjectWake, "should be");
+}
