@@ -14,6 +14,7 @@
 #   PREFIX, SBINDIR, MODPROBEDIR, INSTALL_MOD_PATH   where make install puts daemon
 #               (/usr/local/sbin), snippet (/lib/modprobe.d), module (DESTDIR)
 #   TESTS="..."   names for make test, test-debug and test-c (default: all)
+#   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -39,6 +40,7 @@ INSTALL_MOD_PATH ?= $(DESTDIR)
 CARGO_TARGET_DIR ?= user/target
 DAEMON        ?= $(CARGO_TARGET_DIR)/release/ondemandd
 TESTS         ?=
+FUZZ_TIME     ?= 60
 
 TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
 	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
@@ -103,6 +105,10 @@ test-debug: ## the selftests on the debug kernel
 
 test-c: ## the selftests against the kernel's own cachefiles, for comparison
 	@scripts/test --backend c $(TESTS)
+
+.PHONY: fuzz
+fuzz: ## fuzz the pure files, FUZZ_TIME seconds a target
+	@scripts/fuzz --seconds $(FUZZ_TIME)
 
 .PHONY: check
 check: ## the rings, SAFETY comments, licences, file lengths, formatting

@@ -7,7 +7,7 @@
 PASSED=0 FAILED=0 SKIPPED=0 KNOWN=0 FAILED_NAMES=() SURPRISES=()
 
 # What is no selftest and can be selected by name all the same.
-PARTS=(exchange power-cut)
+PARTS=(exchange fuzz power-cut)
 
 failed() {
     FAILED=$((FAILED + 1))
@@ -180,6 +180,11 @@ over_boots() {
     ktap_script power-cut "a store over power cuts" \
         "$REPO/scripts/vm/power-cut" "${KERNEL_FLAGS[@]}" \
         --store "$BIN/ondemand-store" --module "$MODULE" --kernel "$KERNEL" --logs "$LOGS"
+}
+
+# The pure files under libFuzzer.
+fuzzing() {
+    ktap_script fuzz "the pure files, fuzzed" "$REPO/scripts/fuzz" --ktap
 }
 
 # ktap_script NAME TITLE COMMAND...: a script that prints KTAP and starts guests itself.
