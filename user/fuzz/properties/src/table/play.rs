@@ -190,6 +190,27 @@ impl Player {
         )
     }
 
+    fn settle(&mut self) -> Result<(), String> {
+        while !self.reference.works.is_empty() {
+            self.work(0, true)?;
+        }
+        while let Begins::Message(..) = self.begin(WHOLE, false)? {
+            self.end(WHOLE, true)?;
+        }
+        for (msg_id, _) in self.asked(What::Open) {
+            self.copen(msg_id, Ok(()))?;
+        }
+        while !self.reference.checks.is_empty() {
+            self.check(0, Ok(()));
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, at: usize, outcome: Outcome) {
+        self.sim.finish(at, outcome);
+        self.reference.checked(at, outcome);
+    }
+
     fn is_reading(&self, thread: u8) -> bool {
         self.reference
             .copies
@@ -240,8 +261,7 @@ impl Player {
             Event::Finish(n, ok) => {
                 let at = at(n, self.reference.checks.len())?;
                 let outcome = if ok { Ok(()) } else { Err(Errno::EINVAL) };
-                self.sim.finish(at, outcome);
-                self.reference.checked(at, outcome);
+                self.check(at, outcome);
             }
             Event::Complete(n) => {
                 let (msg_id, object_id) = pick(&self.asked(What::Read), n)?;
@@ -288,6 +308,7 @@ impl Player {
                 self.reference.crash();
             }
             Event::Expire => done = same("expire", self.sim.expire(), self.reference.expire()),
+            Event::Settle => done = self.settle(),
             Event::Clock(n) => {
                 // No two requests are ever due at the same time.
                 self.clocks += 1;

@@ -56,6 +56,8 @@ pub(super) enum Event {
     Expire,
     /// The next requests are due earlier or later than those before.
     Clock(u8),
+    /// The daemon opens all that is to be opened.
+    Settle,
 }
 
 /// Not more than so many are played, to keep each input short.
@@ -88,6 +90,7 @@ fn event(bytes: [u8; 3]) -> Option<Event> {
         49 => Event::Crash,
         50 => Event::Expire,
         51 => Event::Clock(n),
+        52 | 53 => Event::Settle,
         _ => return None,
     })
 }
