@@ -153,8 +153,8 @@ impl Sim {
             );
         }
         ensure!(
-            timed.first().map_or(true, |r| r.due_prev.is_none())
-                && timed.last().map_or(true, |r| r.due_next.is_none()),
+            timed.first().is_none_or(|r| r.due_prev.is_none())
+                && timed.last().is_none_or(|r| r.due_next.is_none()),
             "the list of deadlines has no ends"
         );
         Ok(())

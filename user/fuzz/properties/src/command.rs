@@ -76,6 +76,10 @@ fn numeric(word: &str, argument: &str) -> Option<Command<'static>> {
         };
         return Some(Command::Debug(u32::try_from(mask).ok()?));
     }
+    if word == "timeout" {
+        let seconds = u32::try_from(plain(argument)?).ok()?;
+        return (seconds <= 86_400).then_some(Command::Timeout(seconds));
+    }
     let (msg_id, answer) = argument.split_once(',')?;
     let msg_id = u32::try_from(plain(msg_id)?).ok()?;
     let answer = match answer.strip_prefix('-') {
@@ -133,7 +137,7 @@ fn read(text: &[u8]) -> Result<Command<'_>, Errno> {
         "secctx" => given.map(Command::SecurityContext),
         "cull" => entry.map(Command::Cull),
         "inuse" => entry.map(Command::InUse),
-        "brun" | "bcull" | "bstop" | "frun" | "fcull" | "fstop" | "debug" | "copen" => {
+        "brun" | "bcull" | "bstop" | "frun" | "fcull" | "fstop" | "debug" | "copen" | "timeout" => {
             // What is not ASCII is no number, and must not be half of one either.
             let text: String = argument.iter().copied().map(char::from).collect();
             numeric(&word, &text)
@@ -169,6 +173,7 @@ fn for_daemon(command: Command<'_>) -> Option<proto::Command> {
         Command::Bind(Mode::OnDemand) => proto::Command::BindOnDemand,
         Command::Debug(mask) => proto::Command::Debug(mask),
         Command::Restore => proto::Command::Restore,
+        Command::Timeout(seconds) => proto::Command::Timeout(seconds),
         Command::Copen { msg_id, answer } => {
             let answer = match answer {
                 CopenAnswer::Size(size) => proto::OpenAnswer::Size(size),
