@@ -80,6 +80,15 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = seconds())]
     pub timeout: u32,
 
+    /// Standard input is the device, bound already: go on with it, for a keeper that is gone.
+    ///
+    /// Whoever holds a copy of the descriptor keeps the cache, and every reader that waits, alive
+    /// without a keeper. The first worker then begins with `restore`. --cache must name the
+    /// directory that was bound, and the limits should be those given then: the kernel takes no
+    /// others, but culling goes by them.
+    #[arg(long, conflicts_with_all = ["device", "tag", "timeout"])]
+    pub take_over: bool,
+
     /// Threads that answer the kernel: as many reads of the source can be under way at once.
     #[arg(long, value_name = "N", default_value = "4")]
     pub threads: NonZeroUsize,
@@ -140,6 +149,21 @@ mod tests {
         let with = |n: &'static str| Cli::try_parse_from(args.into_iter().chain([n]));
         assert!(with("86401").is_err());
         assert!(with("86400").is_ok());
+    }
+
+    #[test]
+    fn a_device_is_opened_or_taken_over() {
+        let args = [
+            "ondemandd",
+            "serve",
+            "--cache=c",
+            "--source=s",
+            "--take-over",
+        ];
+        assert!(Cli::try_parse_from(args).is_ok());
+        for other in ["--device=d", "--tag=t", "--timeout=1"] {
+            assert!(Cli::try_parse_from(args.into_iter().chain([other])).is_err());
+        }
     }
 
     #[test]

@@ -71,9 +71,13 @@ pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
     let signals = Signals::install()?;
     let launcher = Launcher::new(args, log)?;
     let counters = Counters::create()?;
-    let (device, dir) = bind(args)?;
+    let (device, dir) = if args.take_over {
+        take_over(args)?
+    } else {
+        bind(args)?
+    };
     cull::start(&device, &dir, args.limits, &counters)?;
-    let (takeover, first) = Takeover::begin();
+    let (takeover, first) = Takeover::begin(args.take_over);
     let mut keeper = Keeper {
         device,
         counters,
@@ -89,6 +93,23 @@ pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
     let outcome = keeper.run(first);
     keeper.tidy_up();
     outcome
+}
+
+/// Takes a device that is bound off standard input; also returns where the cache is said to be.
+///
+/// The number is always 0: to own a descriptor of any other number is something that no check can
+/// make safe.
+fn take_over(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
+    let dir = fs::canonicalize(&args.cache)
+        .with_context(|| format!("cannot find {}", args.cache.display()))?;
+    let stdin = std::io::stdin();
+    let device = stdin.as_fd().try_clone_to_owned().context("no device")?;
+    let device = Device::from_owned_fd(device).context("standard input is not the device")?;
+    // To close the device later is to close all of this process's copies.
+    let null = fs::File::open("/dev/null").context("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot replace standard input")?;
+    info!(cache = %dir.display(), source = %args.source.display(), "device taken over");
+    Ok((device, dir))
 }
 
 /// Opens the device and starts the cache; also returns where the cache is.

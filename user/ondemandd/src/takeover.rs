@@ -125,15 +125,17 @@ pub struct Takeover {
 }
 
 impl Takeover {
-    /// A bound cache without a worker, and the first thing to do.
+    /// A bound cache without a worker, and the first thing to do. `had_worker`: the cache had one
+    /// under another keeper.
     #[must_use]
-    pub fn begin() -> (Self, Action) {
-        let takeover = Takeover {
+    pub fn begin(had_worker: bool) -> (Self, Action) {
+        let mut takeover = Takeover {
             state: State::Vacant,
-            had_worker: false,
+            had_worker,
             barren: 0,
         };
-        (takeover, Action::Start { restore: false })
+        let first = takeover.start();
+        (takeover, first)
     }
 
     /// Where the machine is.

@@ -20,7 +20,7 @@ RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
 . "$(dirname "$0")/ktap.bash"
 
-plan 10
+plan 12
 
 # A dead worker's pid stays in the file until the keeper has seen the end.
 replaced() {
@@ -140,6 +140,45 @@ rc=0; within gone "$WORKER" || rc=1
 WORKER=''
 serve || rc=1
 result "$rc" "and a new keeper can start when it has ended"
+kill -TERM "$KEEPER"
+wait "$KEEPER" || true
+KEEPER=''
+
+# A keeper that gets the device from this script, where it is 9.
+take_over() {
+    "$DAEMON" serve --take-over --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" \
+        <&9 2>>"$WORK/log" 9>&- &
+    KEEPER=$!
+    within test -s "$RUN/keeper.pid"
+}
+# This script binds the cache, and holds it while no daemon is there at all.
+exec 9<>/dev/cachefiles
+for command in "dir $WORK/cache" "tag edges" "bind ondemand"; do
+    printf '%s' "$command" >&9
+done
+rc=0
+take_over || rc=1
+cp "$WORK/whole" "$WORK/blobs/another" # of which nothing is cached
+timeout "$DEADLINE" mount -t erofs none -o fsid=another "$WORK/mnt" 9>&- || rc=1
+WORKER=$(cat "$RUN/worker.pid" || true)
+kill -KILL "$KEEPER" "$WORKER" || rc=1
+wait "$KEEPER" 2>/dev/null || true
+within gone "$WORKER" || rc=1
+KEEPER='' WORKER=''
+cmp "$WORK/mnt/late" "$WORK/tree/late" 9>&- &
+READER=$!
+take_over || rc=1
+timeout "$DEADLINE" tail --pid="$READER" -f /dev/null || rc=1
+wait "$READER" || rc=1
+result "$rc" "a reader waits while keeper and worker are dead and another holds the device"
+
+exec 9>&-
+rc=0
+"$DAEMON" serve --take-over --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$WORK/other" \
+    </dev/null 2>"$WORK/second" && rc=1
+grep -q "standard input is not the device" "$WORK/second" || rc=1
+umount "$WORK/mnt"
+result "$rc" "what is no device cannot be taken over"
 
 ((failed == 0)) || { echo "# the daemon's last words:"; tail -n 60 "$WORK/log" | sed 's/^/# /'; }
 exit "$failed"

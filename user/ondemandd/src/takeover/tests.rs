@@ -28,12 +28,21 @@ fn play(takeover: &mut Takeover, now: Instant, events: &[Event]) -> Vec<Action> 
 }
 
 fn serving(now: Instant) -> Takeover {
-    let (mut takeover, action) = Takeover::begin();
+    let (mut takeover, action) = Takeover::begin(false);
     assert_eq!(action, Action::Start { restore: false });
     let actions = play(&mut takeover, now, &[Event::Started, Event::Ready]);
     assert_eq!(actions, [Action::Wait, Action::Announce]);
     assert_eq!(takeover.state(), State::Serving);
     takeover
+}
+
+#[test]
+fn the_first_worker_of_a_later_keeper_restores() {
+    let (mut takeover, action) = Takeover::begin(true);
+    assert_eq!(action, Action::Start { restore: true });
+    // Also when it could not be started.
+    let actions = play(&mut takeover, Instant::now(), &[Event::StartFailed]);
+    assert_eq!(actions, [Action::Start { restore: true }]);
 }
 
 #[test]
@@ -72,7 +81,7 @@ fn barren_workers_are_slowed_down_and_one_that_serves_makes_up() {
 #[test]
 fn restore_is_for_successors_only() {
     let now = Instant::now();
-    let (mut takeover, _) = Takeover::begin();
+    let (mut takeover, _) = Takeover::begin(false);
     // Nothing ran, so nothing was read from the device.
     let again = takeover.on(Event::StartFailed, now);
     assert_eq!(again, Action::Start { restore: false });
@@ -84,7 +93,7 @@ fn restore_is_for_successors_only() {
 #[test]
 fn a_worker_that_is_never_ready_is_killed() {
     let now = Instant::now();
-    let (mut takeover, _) = Takeover::begin();
+    let (mut takeover, _) = Takeover::begin(false);
     takeover.on(Event::Started, now);
     let late = now + READY_WITHIN;
     assert_eq!(takeover.on(Event::Deadline, late), Action::Kill);
@@ -138,7 +147,7 @@ proptest! {
     #[test]
     fn at_most_one_worker(events in proptest::collection::vec(events(), 0..64)) {
         let mut now = Instant::now();
-        let (mut takeover, mut action) = Takeover::begin();
+        let (mut takeover, mut action) = Takeover::begin(false);
         let mut running = false;
         for event in events {
             if matches!(action, Action::Start { .. }) {
