@@ -8,37 +8,9 @@ use rustix::fs::OFlags;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// Parts of the kernel's reports of its own errors. A test during which one appears has failed.
-const REPORTS: [&str; 28] = [
-    "WARNING:",
-    "BUG:",
-    "kernel BUG at",
-    "Oops",
-    "general protection fault",
-    "Kernel panic",
-    "KASAN",
-    "KCSAN",
-    "KFENCE",
-    "UBSAN",
-    "refcount_t:",
-    "blocked for more than",
-    "soft lockup",
-    "detected stalls",
-    "self-detected stall",
-    "possible circular locking",
-    "possible recursive locking",
-    "inconsistent lock state",
-    "lock held when returning",
-    "bad unlock balance",
-    "suspicious RCU usage",
-    "sleeping function called from invalid context",
-    "scheduling while atomic",
-    "ODEBUG",
-    "suspected memory leaks",
-    "list_add corruption",
-    "list_del corruption",
-    "panicked at",
-];
+/// Parts of the kernel's reports of its own errors, one a line, after comments. A test during which
+/// one appears has failed.
+const REPORTS: &str = include_str!("../../../kernel-reports.txt");
 
 /// A place in the kernel's log.
 #[derive(Debug)]
@@ -80,7 +52,7 @@ impl KernelLog {
                     let text = record.split_once(';').map_or(&*record, |(_, text)| text);
                     // What follows the first line describes the device concerned.
                     let text = text.lines().next().unwrap_or_default().to_owned();
-                    let report = REPORTS.iter().any(|part| text.contains(part));
+                    let report = is_report(&text);
                     lines.push(Line { text, report });
                 }
                 // The ring was overwritten: go on with what is there.
@@ -89,4 +61,11 @@ impl KernelLog {
             }
         }
     }
+}
+
+fn is_report(text: &str) -> bool {
+    REPORTS
+        .lines()
+        .filter(|part| !part.starts_with('#'))
+        .any(|part| text.contains(part))
 }
