@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash disable=SC2034
+#
+# What scripts/demo and scripts/storm share: how what they run is built, and how
+# it is put into a virtual machine.  To be sourced after lib.sh.
+
+# build_for_storm BACKEND [--debug]: sets up and builds all; sets KERNEL, MODULE and
+# BIN, the directory of storm and ondemandd.
+build_for_storm() {
+    local backend=$1
+    shift
+    "$REPO/scripts/setup"
+    "$REPO/scripts/kernel/build" "$@"
+    KERNEL=$("$REPO/scripts/kernel/build" "$@" --path)
+    MODULE=$REPO/cachefiles_ondemand.ko
+    if [[ $backend == rust ]] && (($# == 0)); then
+        phase module "module" make -C "$REPO" --no-print-directory KDIR="$KERNEL" module
+    elif [[ $backend == rust ]]; then
+        phase module-debug "module" "$REPO/scripts/module-copy" "$KERNEL"
+        MODULE=$(tail -n 1 "$LOGS/module-debug.log")
+    fi
+    phase user "daemon and storm (release build)" \
+        cargo build --release --locked --manifest-path "$REPO/user/Cargo.toml" -p ondemandd -p storm
+    BIN=${CARGO_TARGET_DIR:-$REPO/user/target}/release
+}
+
+# images_for_storm SET: makes the images of scripts/images; sets IMAGES.
+images_for_storm() {
+    phase "images-$1" "images" "$REPO/scripts/images" "$BIN/storm" "$1"
+    IMAGES=$(tail -n 1 "$LOGS/images-$1.log")
+}
+
+# freeze_for_storm BACKEND: empties $RESULTS and puts copies of what runs there, so
+# that a build beside the storm does not change it.
+freeze_for_storm() {
+    rm -rf "$RESULTS"
+    mkdir -p "$RESULTS/bin"
+    cp "$BIN/storm" "$BIN/ondemandd" "$RESULTS/bin/"
+    BIN=$RESULTS/bin
+    [[ $1 != rust ]] || cp "$MODULE" "$BIN/cachefiles_ondemand.ko"
+    MODULE=$BIN/cachefiles_ondemand.ko
+}
+
+# storm_command WORD...: the command line of storm in the guest, which ends with
+# what the guest alone knows.
+storm_command() {
+    printf '%q ' "$BIN/storm" "$@"
+    # shellcheck disable=SC2016 # the guest's shell does that
+    printf '%s' '--run-dir /run/ondemand/daemon --results $ONDEMAND_RESULTS '
+}
