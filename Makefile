@@ -15,6 +15,7 @@
 #               (/usr/local/sbin), snippet (/lib/modprobe.d), module (DESTDIR)
 #   TESTS="..."   names for make test, test-debug and test-c (default: all)
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
+#   KILLS=N     make storm: how often the daemon is killed (500)
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -41,6 +42,7 @@ CARGO_TARGET_DIR ?= user/target
 DAEMON        ?= $(CARGO_TARGET_DIR)/release/ondemandd
 TESTS         ?=
 FUZZ_TIME     ?= 60
+KILLS         ?= 500
 
 TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
 	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
@@ -88,6 +90,10 @@ kernel-debug: ## build the debug kernel (KASAN, lockdep ...), once
 .PHONY: demo
 demo: ## set everything up, boot, read two images while the daemon is being killed
 	@scripts/demo --backend $(BACKEND)
+
+.PHONY: storm
+storm: ## KILLS=500: kill the daemon so often while eight images are read; a plot of the gaps
+	@scripts/storm --kills $(KILLS)
 
 .PHONY: boot
 boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the daemon from

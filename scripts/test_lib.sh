@@ -7,7 +7,7 @@
 PASSED=0 FAILED=0 SKIPPED=0 KNOWN=0 FAILED_NAMES=() SURPRISES=()
 
 # What is no selftest and can be selected by name all the same.
-PARTS=(exchange fuzz power-cut)
+PARTS=(exchange fuzz power-cut storm)
 
 failed() {
     FAILED=$((FAILED + 1))
@@ -78,7 +78,7 @@ count_ktap() {
 # beside the tests would change programs under those who run them.
 freeze_build() {
     mkdir -p "$RESULTS/bin"
-    cp "$BIN/ondemand-selftest" "$BIN/ondemand-store" "$BIN/ondemandd" "$MODULE" "$RESULTS/bin/"
+    cp "$BIN"/{ondemand-selftest,ondemand-store,ondemandd,storm} "$MODULE" "$RESULTS/bin/"
     BIN=$RESULTS/bin
     MODULE=$BIN/cachefiles_ondemand.ko
 }
@@ -185,6 +185,12 @@ over_boots() {
 # The pure files under libFuzzer.
 fuzzing() {
     ktap_script fuzz "the pure files, fuzzed" "$REPO/scripts/fuzz" --ktap
+}
+
+# The kill storm, and what it leaves behind.
+kill_storm() {
+    ktap_script storm "a storm of 500 kills, then rmmod" \
+        "$REPO/scripts/storm" "${KERNEL_FLAGS[@]}" --ktap --kernel "$KERNEL" --module "$MODULE" --bin "$BIN"
 }
 
 # ktap_script NAME TITLE COMMAND...: a script that prints KTAP and starts guests itself.

@@ -4,17 +4,24 @@
 //! killed.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
-use rustix::process::{kill_process, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
+use rustix::process::{
+    kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, PidfdGetfdFlags,
+    Signal,
+};
 use serde_json::Value;
 
 /// How often something without a notification is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What the daemon opens.
+const DEVICE: &str = "/dev/cachefiles";
 
 /// Looks every few milliseconds until `look` finds something.
 ///
@@ -37,6 +44,22 @@ pub(crate) fn wait_for<T>(
     }
 }
 
+/// How the daemon is started.
+pub(crate) struct Setup {
+    /// Its program.
+    pub(crate) program: PathBuf,
+    /// Directory of the cache.
+    pub(crate) cache: PathBuf,
+    /// Directory of the images.
+    pub(crate) source: PathBuf,
+    /// Where its pid files and counters are.
+    pub(crate) run_dir: PathBuf,
+    /// Where its log goes, after what is there.
+    pub(crate) log: PathBuf,
+    /// More arguments for `serve`.
+    pub(crate) more: Vec<String>,
+}
+
 /// A running `ondemandd serve`.
 pub(crate) struct Daemon {
     keeper: Child,
@@ -44,36 +67,41 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon and waits until its first worker runs.
+    /// Starts the daemon and waits until its first worker runs. With a `device` that is bound
+    /// already, it goes on with that one.
     ///
     /// # Errors
     /// When it cannot be started, ends at once, or no worker shows up in time.
-    pub(crate) fn start(
-        program: &Path,
-        cache: &Path,
-        source: &Path,
-        run_dir: &Path,
-        log: &Path,
-    ) -> Result<Self> {
-        fs::create_dir_all(cache)?;
-        fs::create_dir_all(run_dir)?;
-        let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let keeper = Command::new(program)
+    pub(crate) fn start(setup: &Setup, device: Option<OwnedFd>) -> Result<Self> {
+        fs::create_dir_all(&setup.cache)?;
+        fs::create_dir_all(&setup.run_dir)?;
+        let log = File::options()
+            .append(true)
+            .create(true)
+            .open(&setup.log)
+            .with_context(|| format!("opening {}", setup.log.display()))?;
+        let mut command = Command::new(&setup.program);
+        command
             .arg("serve")
             .arg("--cache")
-            .arg(cache)
+            .arg(&setup.cache)
             .arg("--source")
-            .arg(source)
+            .arg(&setup.source)
             .arg("--run-dir")
-            .arg(run_dir)
+            .arg(&setup.run_dir)
+            .args(&setup.more)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
-            .stderr(log)
+            .stderr(log);
+        if let Some(device) = device {
+            command.arg("--take-over").stdin(Stdio::from(device));
+        }
+        let keeper = command
             .spawn()
-            .with_context(|| format!("starting {}", program.display()))?;
+            .with_context(|| format!("starting {}", setup.program.display()))?;
         let mut daemon = Self {
             keeper,
-            run_dir: run_dir.to_owned(),
+            run_dir: setup.run_dir.clone(),
         };
         wait_for("the daemon's worker", Duration::from_secs(30), || {
             if let Some(status) = daemon.ended()? {
@@ -116,6 +144,54 @@ impl Daemon {
         })
     }
 
+    /// A copy of the keeper's open device.
+    ///
+    /// # Errors
+    /// When the keeper has none, or does not give it.
+    pub(crate) fn device(&self) -> Result<OwnedFd> {
+        let keeper = self.keeper().context("the keeper's pid")?;
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.keeper.id()))? {
+            let entry = entry?;
+            if fs::read_link(entry.path()).is_ok_and(|to| to == Path::new(DEVICE)) {
+                let number = entry.file_name().to_str().context("fd")?.parse()?;
+                let pidfd = pidfd_open(keeper, PidfdFlags::empty()).context("pidfd_open")?;
+                return pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty()).context("pidfd_getfd");
+            }
+        }
+        bail!("the keeper has not opened {DEVICE}")
+    }
+
+    /// The worker that was started and may not have said yet that it serves.
+    pub(crate) fn any_worker(&self) -> Option<Pid> {
+        let keeper = self.keeper()?;
+        let pids = fs::read_dir("/proc").ok()?.flatten();
+        pids.filter_map(|dir| Pid::from_raw(dir.file_name().to_str()?.parse().ok()?))
+            .find(|pid| parent(*pid) == Some(keeper))
+    }
+
+    /// Kills a worker that has not said yet that it serves, if that is what `pid` still is.
+    pub(crate) fn kill_early(&self, pid: Pid) -> bool {
+        let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return false;
+        };
+        // Only now can the number not become another process's.
+        parent(pid) == self.keeper()
+            && self.worker() != Some(pid)
+            && pidfd_send_signal(fd, Signal::KILL).is_ok()
+    }
+
+    /// Kills the keeper with SIGKILL and waits for its end. Its worker stays.
+    ///
+    /// # Errors
+    /// When it does not end within ten seconds.
+    pub(crate) fn kill_keeper(&mut self) -> Result<()> {
+        self.keeper.kill().context("SIGKILL to the keeper")?;
+        wait_for("the keeper's death", Duration::from_secs(10), || {
+            Ok(self.keeper.try_wait()?)
+        })?;
+        Ok(())
+    }
+
     /// Ends the keeper with SIGTERM, and with SIGKILL if it does not go.
     ///
     /// # Errors
@@ -131,6 +207,13 @@ impl Daemon {
         }
         ended
     }
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name may hold blanks and parentheses; after it come the state and the parent.
+    let ppid = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?;
+    Pid::from_raw(ppid.parse().ok()?)
 }
 
 fn worker_in(run_dir: &Path) -> Option<Pid> {

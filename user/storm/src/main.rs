@@ -5,15 +5,21 @@
 //! and again.
 //!
 //! `storm data` and `storm manifest` prepare the source on the host, `storm run`
-//! does the rest in a virtual machine, as root.  Every wait has a deadline; a
+//! and `storm kills` do the rest in a virtual machine, as root.  Every wait has a deadline; a
 //! reader that stands still is a failure and is reported with its kernel stack.
 
 mod daemon;
 mod data;
+mod deadline;
+mod gaps;
+mod killer;
+mod kills;
 mod manifest;
+mod plot;
 mod readers;
 mod report;
 mod run;
+mod slots;
 mod supervise;
 mod watch;
 
@@ -58,6 +64,9 @@ enum Command {
     },
     /// Start the daemon, mount the images, read and kill; prints a table.
     Run(run::Options),
+    /// Read images in rounds until so many workers were killed, and their keeper
+    /// now and then; prints tables and draws a plot.
+    Kills(kills::Options),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +81,7 @@ fn main() -> ExitCode {
             .and_then(|manifest| manifest.save(&out))
             .map(|()| ExitCode::SUCCESS),
         Command::Run(options) => supervise::run(|| run::storm(&options)),
+        Command::Kills(options) => supervise::run(|| kills::storm(&options)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("storm: {error:#}");

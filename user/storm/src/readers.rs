@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::gaps::Gaps;
 use crate::manifest::{hash_range, Entry, Manifest, PART_BYTES};
 
 /// One mounted image and what must be in it.
@@ -45,6 +46,11 @@ pub(crate) struct Reader {
     pub(crate) progress_ms: AtomicU64,
     /// The path that it is reading.
     pub(crate) path: Mutex<PathBuf>,
+    /// The times between two moments at which it got bytes, or from the opening of a file to the
+    /// first ones.
+    pub(crate) gaps: Mutex<Gaps>,
+    /// Bytes that it got.
+    pub(crate) bytes: AtomicU64,
 }
 
 /// What all readers share.
@@ -88,10 +94,14 @@ impl Pass {
             }
         }
         work.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-        let idle = || Reader {
-            tid: AtomicI32::new(0),
-            progress_ms: AtomicU64::new(0),
-            path: Mutex::new(PathBuf::new()),
+        let idle = || {
+            Ok(Reader {
+                tid: AtomicI32::new(0),
+                progress_ms: AtomicU64::new(0),
+                path: Mutex::new(PathBuf::new()),
+                gaps: Mutex::new(Gaps::new()?),
+                bytes: AtomicU64::new(0),
+            })
         };
         Ok(Arc::new(Self {
             work,
@@ -101,7 +111,7 @@ impl Pass {
             bytes: AtomicU64::new(0),
             errors: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
-            readers: (0..readers).map(|_| idle()).collect(),
+            readers: (0..readers).map(|_| idle()).collect::<Result<_>>()?,
         }))
     }
 
@@ -145,8 +155,13 @@ impl Pass {
     }
 
     fn read_part(&self, me: &Reader, work: &Work, chunk: usize) -> Result<()> {
+        let mut last = Instant::now();
         let file = File::open(&work.path).context("open")?;
         let found = hash_range(&file, work.offset, work.length, chunk, &mut |bytes| {
+            let now = Instant::now();
+            me.gaps.lock().unwrap().record(now - last);
+            last = now;
+            me.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             me.progress_ms.store(self.now_ms(), Ordering::Relaxed);
         })?;

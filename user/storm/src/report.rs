@@ -8,11 +8,12 @@ use serde_json::Value;
 
 /// The daemon's counters that the table shows: what it is called, and the names
 /// under which it may stand in `stats.json`.
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("OPENs", "opens"),
     ("reopens", "reopens"),
     ("READs", "reads"),
     ("bytes filled", "bytes"),
+    ("objects culled", "culled_objects"),
 ];
 
 /// A number with a space between each three digits.
@@ -54,6 +55,16 @@ pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
     row("files read and compared", cell(&result["files"]));
     row("bytes read and compared", cell(&result["bytes"]));
     row("daemon killed", cell(&result["kills"]));
+    // What the storm that is measured in kills has besides.
+    for (name, key) in [
+        ("and before it served", "early_kills"),
+        ("keeper killed", "keeper_kills"),
+        ("rounds", "rounds"),
+    ] {
+        if !result[key].is_null() {
+            row(name, cell(&result[key]));
+        }
+    }
     for (name, key) in COUNTERS {
         row(name, cell(&result["daemon"][key]));
     }
@@ -61,7 +72,9 @@ pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
         "errors",
         grouped(u64::try_from(errors.len()).unwrap_or(u64::MAX)),
     );
-    row("seconds reading", cell(&result["reading_seconds"]));
+    if !result["reading_seconds"].is_null() {
+        row("seconds reading", cell(&result["reading_seconds"]));
+    }
     row("seconds in all", cell(&result["seconds"]));
     if let Some(column) = table.column_mut(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -69,6 +82,40 @@ pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
     println!("{table}");
     println!("{}", if errors.is_empty() { "PASS" } else { "FAIL" });
     errors.is_empty()
+}
+
+/// Prints a row for each reader: what it got, and how long it was without.
+pub(crate) fn print_gaps(result: &Value) {
+    let mut table = Table::new();
+    table.load_preset(UTF8_FULL_CONDENSED);
+    table.set_header(["reader", "bytes", "gaps", "p50 ms", "p99 ms", "max ms"]);
+    let mut row = |name: String, bytes: String, of: &Value, count: &str| {
+        let number = |key: &str| cell(&of[key]);
+        table.add_row([
+            name,
+            bytes,
+            number(count),
+            number("p50_ms"),
+            number("p99_ms"),
+            number("max_ms"),
+        ]);
+    };
+    for reader in result["readers"].as_array().into_iter().flatten() {
+        let name = reader["reader"].as_str().unwrap_or("?").to_owned();
+        row(name, cell(&reader["bytes"]), reader, "gaps");
+    }
+    row(
+        "mounting".to_owned(),
+        String::new(),
+        &result["mounts"],
+        "count",
+    );
+    for column in 1..6 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("{table}");
 }
 
 #[cfg(test)]

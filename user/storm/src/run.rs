@@ -5,23 +5,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 use clap::Args;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 use serde_json::{json, Value};
 
-use crate::daemon::{kill_worker, Daemon};
+use crate::daemon::{kill_worker, Daemon, Setup};
+use crate::deadline::within;
 use crate::manifest::Manifest;
 use crate::readers::{Image, Pass};
 use crate::report;
-use crate::watch;
+use crate::watch::{self, KernelLog};
 
 /// What `storm run` is told.
 #[derive(Args)]
@@ -73,40 +73,14 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
-/// Runs `work` in a thread of its own, for at most `seconds`.
-fn within<T: Send + 'static>(
-    what: &str,
-    seconds: u64,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (done, wait) = mpsc::channel();
-    let worker = thread::spawn(move || {
-        let tid = rustix::thread::gettid().as_raw_nonzero().get();
-        let _ = done.send(Err(tid));
-        let _ = done.send(Ok(work()));
-    });
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    let mut tid = 0;
-    loop {
-        match wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Err(id)) => tid = id,
-            Ok(Ok(result)) => {
-                let _ = worker.join();
-                return result.with_context(|| what.to_owned());
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                let stack = watch::stack(tid);
-                let workers = watch::kernel_workers();
-                anyhow::bail!("{what}: not done within {seconds} s\n{stack}{workers}");
-            }
-            Err(RecvTimeoutError::Disconnected) => anyhow::bail!("{what}: its thread panicked"),
-        }
-    }
-}
-
-fn mount_image(fsid: &str, at: &Path) -> Result<()> {
+/// Mounts an image by its file system id, in a domain if one is named.
+///
+/// # Errors
+/// What `mount` says.
+pub(crate) fn mount_image(fsid: &str, domain: Option<&str>, at: &Path) -> Result<()> {
     fs::create_dir_all(at)?;
-    let options = std::ffi::CString::new(format!("fsid={fsid}"))?;
+    let domain = domain.map_or_else(String::new, |domain| format!(",domain_id={domain}"));
+    let options = std::ffi::CString::new(format!("fsid={fsid}{domain}"))?;
     mount("none", at, "erofs", MountFlags::RDONLY, options.as_c_str())?;
     Ok(())
 }
@@ -210,12 +184,17 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
             manifest: Manifest::load(&options.source.join(format!("{name}.manifest")))?,
         });
     }
+    let mut log = KernelLog::open()?;
     let mut daemon = Daemon::start(
-        &options.daemon,
-        &options.cache,
-        &options.source,
-        &options.run_dir,
-        &options.results.join("ondemandd.log"),
+        &Setup {
+            program: options.daemon.clone(),
+            cache: options.cache.clone(),
+            source: options.source.clone(),
+            run_dir: options.run_dir.clone(),
+            log: options.results.join("ondemandd.log"),
+            more: Vec::new(),
+        },
+        None,
     )?;
 
     let stop = Arc::new(AtomicBool::new(options.kill_max == 0));
@@ -231,7 +210,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
         let (name, at) = (image.name.clone(), image.mount.clone());
         let what = format!("mount {name}");
         if let Err(e) = within(&what, options.mount_deadline, move || {
-            mount_image(&name, &at)
+            mount_image(&name, None, &at)
         }) {
             sum.errors.push(format!("{e:#}"));
         }
@@ -279,7 +258,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
         Ok(status) => sum.errors.push(format!("the daemon ended with {status}")),
         Err(e) => sum.errors.push(format!("{e:#}")),
     }
-    let complaints = watch::complaints()?;
+    let complaints = log.complaints();
     sum.errors
         .extend(complaints.iter().map(|line| format!("kernel: {line}")));
 

@@ -73,48 +73,62 @@ pub(crate) fn kernel_workers() -> String {
         .collect()
 }
 
-/// What a healthy kernel never says.
-const COMPLAINTS: [&str; 12] = [
-    "BUG:",
-    "WARNING:",
-    "Oops",
-    "KASAN:",
-    "UBSAN:",
-    "Kernel panic",
-    "general protection fault",
-    "refcount_t:",
-    "INFO: task",
-    "rust_kernel: panicked",
-    "possible circular locking",
-    "kernel BUG at",
-];
+/// Parts of what a healthy kernel never says, one a line.
+const REPORTS: &str = include_str!("../../kernel-reports.txt");
 
-/// The lines of the kernel's log that are a complaint, at most 20.
-///
-/// # Errors
-/// When `/dev/kmsg` cannot be opened.
-pub(crate) fn complaints() -> Result<Vec<String>> {
-    let mut kmsg = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits())?)
-        .open("/dev/kmsg")
-        .context("opening /dev/kmsg")?;
-    let mut found = Vec::new();
-    let mut record = [0; 8192];
-    loop {
-        match std::io::Read::read(&mut kmsg, &mut record) {
-            Ok(n) => {
-                let text = String::from_utf8_lossy(&record[..n]);
-                let message = text.split_once(';').map_or(&*text, |(_, m)| m).trim_end();
-                if COMPLAINTS.iter().any(|c| message.contains(c)) && found.len() < 20 {
-                    found.push(message.lines().next().unwrap_or_default().to_owned());
+/// So many complaints are told; one that repeats itself would fill everything.
+const MOST: usize = 20;
+
+/// A place in the kernel's log.
+pub(crate) struct KernelLog {
+    kmsg: fs::File,
+    left: usize,
+}
+
+impl KernelLog {
+    /// The oldest line that the kernel still has.
+    ///
+    /// # Errors
+    /// When `/dev/kmsg` cannot be opened.
+    pub(crate) fn open() -> Result<Self> {
+        let kmsg = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(i32::try_from(rustix::fs::OFlags::NONBLOCK.bits())?)
+            .open("/dev/kmsg")
+            .context("opening /dev/kmsg")?;
+        Ok(Self { kmsg, left: MOST })
+    }
+
+    /// The lines since the last call that are a complaint; 20 in all calls together.
+    ///
+    /// The kernel keeps a limited number of lines, and each mount makes some: who waits for the end
+    /// of a long run with this may miss one.
+    pub(crate) fn complaints(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut record = [0; 8192];
+        loop {
+            match std::io::Read::read(&mut self.kmsg, &mut record) {
+                Ok(n) => {
+                    let text = String::from_utf8_lossy(&record[..n]);
+                    let message = text.split_once(';').map_or(&*text, |(_, m)| m).trim_end();
+                    if is_report(message) && self.left > 0 {
+                        self.left -= 1;
+                        found.push(message.lines().next().unwrap_or_default().to_owned());
+                    }
                 }
+                // Records that were overwritten before we read them: go on with the next.
+                Err(e) if e.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {}
+                Err(_) => return found,
             }
-            // Records that were overwritten while we read: go on with the next.
-            Err(e) if e.raw_os_error() == Some(Errno::PIPE.raw_os_error()) => {}
-            Err(_) => return Ok(found),
         }
     }
+}
+
+fn is_report(message: &str) -> bool {
+    REPORTS
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .any(|report| message.contains(report))
 }
 
 /// Makes the kernel forget what it has read, so that the next pass asks again.
@@ -128,4 +142,22 @@ pub(crate) fn drop_caches() -> Result<()> {
         .open("/proc/sys/vm/drop_caches")
         .and_then(|mut file| file.write_all(b"3\n"))
         .context("drop_caches")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_told_from_chatter() {
+        assert!(is_report("BUG: KASAN: slab-use-after-free in f+0x1/0x2"));
+        assert!(is_report(
+            "WARNING: possible circular locking dependency detected"
+        ));
+        assert!(is_report("rust_kernel: panicked at io.rs:1:1:"));
+        assert!(!is_report(
+            "erofs: (device erofs): mounted with root inode @ nid 36."
+        ));
+        assert!(!is_report(""));
+    }
 }
