@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use rustix::process::{
-    kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, PidfdGetfdFlags,
-    Signal,
+    getpid, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal, set_child_subreaper, waitpid,
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions,
 };
 use serde_json::Value;
 
@@ -163,10 +163,7 @@ impl Daemon {
 
     /// The worker that was started and may not have said yet that it serves.
     pub(crate) fn any_worker(&self) -> Option<Pid> {
-        let keeper = self.keeper()?;
-        let pids = fs::read_dir("/proc").ok()?.flatten();
-        pids.filter_map(|dir| Pid::from_raw(dir.file_name().to_str()?.parse().ok()?))
-            .find(|pid| parent(*pid) == Some(keeper))
+        children(self.keeper()?).next()
     }
 
     /// Kills a worker that has not said yet that it serves, if that is what `pid` still is.
@@ -207,6 +204,36 @@ impl Daemon {
         }
         ended
     }
+}
+
+/// From now on, what a dead keeper leaves behind are children of this process.
+///
+/// # Errors
+/// When the kernel knows no such thing.
+pub(crate) fn adopt_orphans() -> Result<()> {
+    set_child_subreaper(Some(getpid())).context("PR_SET_CHILD_SUBREAPER")
+}
+
+/// Kills all children of this process, which has no other ones after the death of a keeper: a
+/// worker serves on without it, or may just have been started.
+///
+/// # Errors
+/// When one cannot be waited for.
+pub(crate) fn end_orphans() -> Result<()> {
+    for pid in children(getpid()) {
+        // A child cannot become another process before it is waited for.
+        kill_process(pid, Signal::KILL).context("SIGKILL to a worker")?;
+        wait_for("the death of a worker", Duration::from_secs(10), || {
+            Ok(waitpid(Some(pid), WaitOptions::NOHANG)?)
+        })?;
+    }
+    Ok(())
+}
+
+fn children(of: Pid) -> impl Iterator<Item = Pid> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(|dir| Pid::from_raw(dir.file_name().to_str()?.parse().ok()?))
+        .filter(move |pid| parent(*pid) == Some(of))
 }
 
 fn parent(pid: Pid) -> Option<Pid> {

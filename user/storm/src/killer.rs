@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::Pid;
 use serde_json::{Map, Value};
 
-use crate::daemon::{kill_worker, wait_for, Daemon, Setup};
+use crate::daemon::{adopt_orphans, end_orphans, kill_worker, wait_for, Daemon, Setup};
 
 /// How long a takeover may last before a worker serves again.
 const TAKEOVER_WITHIN: Duration = Duration::from_secs(60);
@@ -62,6 +62,7 @@ impl Killer {
     /// # Errors
     /// As [`Daemon::start`] and [`Daemon::device`].
     pub(crate) fn start(setup: Setup, seed: u64) -> Result<Self> {
+        adopt_orphans()?;
         let daemon = Daemon::start(&setup, None)?;
         let holder = daemon.device()?;
         Ok(Self {
@@ -106,8 +107,12 @@ impl Killer {
             } else if let Some(pid) = kill_worker(&self.setup.run_dir, last) {
                 killed.workers.fetch_add(1, Ordering::Relaxed);
                 last = Some(pid);
-                if self.rng.random_ratio(1, EARLY_ONE_IN) && self.kill_early(pid) {
-                    killed.early.fetch_add(1, Ordering::Relaxed);
+                if self.rng.random_ratio(1, EARLY_ONE_IN) {
+                    if let Some(early) = self.kill_early(pid) {
+                        killed.early.fetch_add(1, Ordering::Relaxed);
+                        // Should it just have said that it serves: it is dead all the same.
+                        last = Some(early);
+                    }
                 }
             }
         }
@@ -115,15 +120,15 @@ impl Killer {
     }
 
     /// Kills the successor of `dead` before it serves, wherever it is on its way there.
-    fn kill_early(&mut self, dead: Pid) -> bool {
+    fn kill_early(&mut self, dead: Pid) -> Option<Pid> {
         let daemon = &self.daemon;
         let successor = wait_for("a successor", Duration::from_secs(5), || {
             Ok(daemon.any_worker().filter(|pid| *pid != dead))
         });
-        let Ok(pid) = successor else { return false };
+        let pid = successor.ok()?;
         let life = self.rng.random_range(0..=EARLY_WITHIN_MS);
         thread::sleep(Duration::from_millis(life));
-        self.daemon.kill_early(pid)
+        self.daemon.kill_early(pid).then_some(pid)
     }
 
     /// Kills keeper and worker, in either order, and starts the next keeper with the holder's
@@ -131,23 +136,18 @@ impl Killer {
     fn kill_both(&mut self, last: Option<Pid>) -> Result<Option<Pid>> {
         // What is counted after this is lost with the keeper.
         add(&mut self.counters, &self.daemon.stats()?);
-        let orphan;
-        let worker;
-        if self.rng.random() {
+        let run_dir = &self.setup.run_dir;
+        let worker = if self.rng.random() {
             // The keeper first: its worker may answer a few more requests.
-            orphan = self.daemon.any_worker();
             self.daemon.kill_keeper()?;
-            worker = kill_worker(&self.setup.run_dir, last);
+            kill_worker(run_dir, last)
         } else {
             // The worker first: the keeper may have a successor on its way.
-            worker = kill_worker(&self.setup.run_dir, last);
-            orphan = self.daemon.any_worker();
+            let worker = kill_worker(run_dir, last);
             self.daemon.kill_keeper()?;
-        }
-        // A worker that had said nothing yet does not end with its keeper either.
-        if let Some(pid) = orphan.filter(|pid| Some(*pid) != worker) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
+            worker
+        };
+        end_orphans()?;
         let device = self.holder.try_clone().context("the holder's device")?;
         self.daemon = Daemon::start(&self.setup, Some(device)).context("after a keeper's death")?;
         Ok(worker)
