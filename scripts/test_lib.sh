@@ -83,13 +83,14 @@ freeze_build() {
     MODULE=$BIN/cachefiles_ondemand.ko
 }
 
-# guest NAME SECONDS COMMAND...: in a virtual machine, shown as it goes, kept in
+# guest NAME SECONDS [--leak-check] COMMAND...: in a virtual machine, shown as it goes, kept in
 # $RESULTS/NAME.ktap; the status is the command's or vm/run's.
 guest() {
-    local name=$1 seconds=$2 rc=0
+    local name=$1 seconds=$2 rc=0 leaks=()
     shift 2
+    [[ $1 != --leak-check ]] || { leaks=("$1") && shift; }
     mkdir -p "$RESULTS/$name"
-    "$REPO/scripts/vm/run" "${KERNEL_FLAGS[@]}" --kernel "$KERNEL" --backend "$BACKEND" \
+    "$REPO/scripts/vm/run" "${KERNEL_FLAGS[@]}" "${leaks[@]}" --kernel "$KERNEL" --backend "$BACKEND" \
         --module "$MODULE" --timeout "$seconds" --results "$RESULTS/$name" \
         --log "$LOGS/vm-$name.log" -- "$@" 2>&1 | tee "$RESULTS/$name.ktap" |
         sed -u 's/^/  | /' || rc=$?
@@ -115,8 +116,9 @@ selected_selftests() {
 # Runs the selftests.  A guest that crashes or hangs takes the test down that it
 # was at; the others get a new guest.
 selftests() {
-    local left run=0 rc name flags=() seconds=600
-    ((${#KERNEL_FLAGS[@]})) && seconds=1500
+    local left run=0 rc name flags=() seconds=600 leaks=()
+    # Only the debug kernel has kmemleak.
+    ((${#KERNEL_FLAGS[@]})) && seconds=1500 leaks=(--leak-check)
     case $BACKEND in
     rust) flags=(--other-module "$KERNEL/fs/cachefiles/cachefiles.ko") ;;
     c) flags=(--expect-c --other-module "$MODULE") ;;
@@ -128,11 +130,15 @@ selftests() {
     while ((${#left[@]} && run < 6)); do
         run=$((run + 1)) rc=0
         say "  ${#left[@]} selftests"
-        guest "selftest-$run" "$seconds" "$BIN/ondemand-selftest" "${flags[@]}" "${left[@]}" || rc=$?
+        guest "selftest-$run" "$seconds" "${leaks[@]}" "$BIN/ondemand-selftest" "${flags[@]}" "${left[@]}" || rc=$?
         count_ktap "$RESULTS/selftest-$run.ktap"
         mapfile -t left < <(printf '%s\n' "${left[@]}" |
             grep -vxFf <(printf '%s\n' "${KTAP_NAMES[@]}") || true)
-        ((${#left[@]})) || break
+        if ((${#left[@]} == 0)); then
+            ((${#leaks[@]} == 0)) || [[ " ${KTAP_NAMES[*]} " == *" kernel_log "* ]] ||
+                failed "selftests (status $rc while the module was unloaded)"
+            break
+        fi
         # Out of time, but not for want of progress: on with the rest.
         ((rc == 124 && ${#KTAP_NAMES[@]})) && continue
         # What has no result and comes first is what the guest was at.

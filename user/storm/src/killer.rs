@@ -8,7 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rand::{Rng, SeedableRng};
@@ -31,7 +31,9 @@ pub(crate) struct Plan {
     pub(crate) kills: u64,
     /// The keeper is killed with each so-manieth worker; 0: never.
     pub(crate) keeper_every: u64,
-    /// Shortest and longest time that a worker serves, in milliseconds.
+    /// Shortest and longest time that a worker serves, in milliseconds. The longest one is as long
+    /// as the worker took to appear, if that is more: on a slow machine workers that live too short
+    /// to answer anything would be all that the readers get.
     pub(crate) life_ms: (u64, u64),
 }
 
@@ -82,6 +84,7 @@ impl Killer {
         let mut last: Option<Pid> = None;
         while killed.workers.load(Ordering::Relaxed) < plan.kills {
             let daemon = &mut self.daemon;
+            let gone = Instant::now();
             let serves = wait_for("a worker that serves", TAKEOVER_WITHIN, || {
                 if let Some(status) = daemon.ended()? {
                     anyhow::bail!("the keeper ended by itself: {status}");
@@ -94,7 +97,9 @@ impl Killer {
             }
             serves?;
             // The life of a worker is the point here, not a way to wait.
-            let life = self.rng.random_range(plan.life_ms.0..=plan.life_ms.1);
+            let (least, most) = plan.life_ms;
+            let most = most.max(u64::try_from(gone.elapsed().as_millis())?);
+            let life = self.rng.random_range(least..=most);
             thread::sleep(Duration::from_millis(life));
             let count = killed.workers.load(Ordering::Relaxed) + 1;
             if plan.keeper_every > 0 && count % plan.keeper_every == 0 {

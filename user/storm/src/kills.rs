@@ -56,17 +56,17 @@ pub(crate) struct Options {
     /// Shortest time that a worker serves, in milliseconds.
     #[arg(long, default_value_t = 10)]
     kill_min: u64,
-    /// Longest time that a worker serves, in milliseconds.
+    /// Longest time that a worker serves, in milliseconds, or as long as it took to appear.
     #[arg(long, default_value_t = 200)]
     kill_max: u64,
     /// How many threads read each image.
     #[arg(long, default_value_t = 1)]
     readers: usize,
     /// Seconds that a reader may be without a byte.
-    #[arg(long, default_value_t = 45)]
+    #[arg(long, default_value_t = 60)]
     stall: u64,
     /// Seconds for a mount, a listing or an unmount.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 120)]
     mount_deadline: u64,
     /// Seconds for everything.
     #[arg(long, default_value_t = 600)]
@@ -108,15 +108,20 @@ impl Options {
         Ok(slots)
     }
 
-    fn setup(&self) -> Setup {
-        Setup {
-            program: self.daemon.clone(),
+    /// The program is copied to the disk: the guest may have it from the host, where
+    /// each start of a worker would fetch it anew.
+    fn setup(&self) -> Result<Setup> {
+        let program = self.disk.join("ondemandd");
+        fs::copy(&self.daemon, &program)
+            .with_context(|| format!("copying {}", self.daemon.display()))?;
+        Ok(Setup {
+            program,
             cache: self.disk.join("cache"),
             source: self.disk.join("source"),
             run_dir: self.run_dir.clone(),
             log: self.results.join("ondemandd.log"),
             more: self.serve.clone(),
-        }
+        })
     }
 
     /// Looks after killer and slots until they have come to an end.
@@ -172,7 +177,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
     fs::create_dir_all(&options.results)?;
     let mut log = KernelLog::open()?;
     let slots = options.slots(seed)?;
-    let mut killer = Killer::start(options.setup(), seed)?;
+    let mut killer = Killer::start(options.setup()?, seed)?;
     let (shared, killed) = (Arc::new(Shared::default()), Arc::new(Killed::default()));
 
     let killing = {
