@@ -28,6 +28,7 @@ use crate::kcompat::fs::File;
 use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
+use crate::kcompat::time::jiffies;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::limits::Level;
 use crate::ondemand::device_read::Buffer;
@@ -161,10 +162,11 @@ impl Daemon {
         &self.engine
     }
 
-    /// Has what is due ended after so many ticks, or earlier. Called under the table's lock, while the
-    /// table is alive.
-    pub(crate) fn expire_after(self: &Arc<Self>, ticks: u64) {
-        DelayedWork::enqueue(self, &self.device.reopen, ticks);
+    /// Has what is due at that tick ended then, never before, and up to an eighth of the wait later, as
+    /// the kernel's timers are. Called under the table's lock with the table's oldest deadline; a dead
+    /// table has its work queued no more.
+    pub(crate) fn expire_at(self: &Arc<Self>, due: u64) {
+        DelayedWork::enqueue(self, &self.device.reopen, due.saturating_sub(jiffies()));
     }
 
     /// Where early commits are queued.
@@ -337,8 +339,8 @@ impl MiscDevice for CachefilesDevice {
 
     fn release(file: KBox<DeviceFile>) {
         file.daemon.engine.flush();
-        // The table is dead: nobody queues it again.
-        drop(file.daemon.expiry.cancel());
+        // The table is dead: nobody queues it again, and it is gone before its queue is.
+        DelayedWork::cancel(&file.daemon);
         file.daemon.stop_at(Place::DeviceClosed);
         drop(file);
     }

@@ -47,13 +47,18 @@ unsafe impl<T, const ID: u64> Sync for DelayedWork<T, ID> {}
 pub(crate) unsafe trait HasDelayedWork<const ID: u64>:
     HasWork<Self, ID> + Sized
 {
-    /// Bytes from the beginning of the type to the field.
-    const DELAYED_OFFSET: usize;
+}
+
+/// The delayed work around a work that lies in one.
+fn delayed(work: *mut bindings::work_struct) -> *mut bindings::delayed_work {
+    work.wrapping_byte_sub(offset_of!(bindings::delayed_work, work))
+        .cast()
 }
 
 impl<T, const ID: u64> DelayedWork<T, ID>
 where
     T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<ID>,
+    Arc<T>: Send + 'static,
 {
     /// Work that is not queued.
     pub(crate) fn new() -> impl PinInit<Self> {
@@ -69,40 +74,43 @@ where
     }
 
     /// Queues `owner` to run after so many ticks (see [`jiffies`](super::time::jiffies), at most
-    /// 2^30); does nothing if it waits already. May be called under a spinlock: what it drops is never the last
-    /// reference, since the caller has one.
-    pub(crate) fn enqueue(owner: &Arc<T>, queue: &Queue, ticks: u64) {
+    /// 2^30); does nothing if it waits already. May be called under a spinlock: what it drops is
+    /// never the last reference, since the caller has one.
+    ///
+    /// A queue that is destroyed runs what is queued, but does not know what waits for its time:
+    /// [`cancel`](Self::cancel) that before.
+    pub(crate) fn enqueue(owner: &Arc<T>, queue: &'static Queue, ticks: u64) {
         let queue: *const Queue = queue;
         // A day fits into 32 bits.
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
         let later = |work: *mut bindings::work_struct| {
-            // SAFETY: The work lies in a `DelayedWork` by the safety requirement of
-            // `HasDelayedWork`.
-            let work = unsafe { work.byte_sub(offset_of!(bindings::delayed_work, work)) }
-                .cast::<bindings::delayed_work>();
-            // SAFETY: `Queue` is a `workqueue_struct` in a transparent wrapper; the work is initialised
-            // by the type invariant.
-            unsafe {
-                bindings::queue_delayed_work_on(ANY_CPU, queue.cast_mut().cast(), work, ticks)
-            }
+            let (queue, work) = (queue.cast_mut().cast(), delayed(work));
+            // SAFETY: `Queue` is a `workqueue_struct` in a transparent wrapper; the work lies in a
+            // `DelayedWork` by the safety requirement of `HasDelayedWork`, which is initialised by
+            // its type invariant.
+            unsafe { bindings::queue_delayed_work_on(ANY_CPU, queue, work, ticks) }
         };
-        // SAFETY: `later` queues the work, and the queue keeps it until it runs or is cancelled.
-        // What comes back is a reference that was not needed.
+        // SAFETY: `later` queues the work, and it stays queued until it runs or is cancelled; it says
+        // no only if the work is queued already. What comes back is a reference that was not needed.
         drop(unsafe { RawWorkItem::<ID>::__enqueue(owner.clone(), later) });
     }
 
     /// Takes it out of the queue, if it waits or has not begun to run, with the reference that it
     /// owned. Does not wait for one that runs.
-    pub(crate) fn cancel(&self) -> Option<Arc<T>> {
-        // SAFETY: The work is initialised by the type invariant.
-        if !unsafe { bindings::cancel_delayed_work(self.inner.get()) } {
-            return None;
+    pub(crate) fn cancel(owner: &Arc<T>) {
+        let this = Arc::into_raw(owner.clone());
+        // SAFETY: The pointer is to a valid value, of which `this` is a reference.
+        let work = unsafe { T::raw_get_work(this.cast_mut()) };
+        // SAFETY: As above.
+        let work = unsafe { Work::raw_get(work) };
+        // SAFETY: The work lies in a `DelayedWork`, which is initialised.
+        let was_queued = unsafe { bindings::cancel_delayed_work(delayed(work)) };
+        // SAFETY: `this` is the clone from above.
+        drop(unsafe { Arc::from_raw(this) });
+        if was_queued {
+            // SAFETY: `enqueue` had given the queue a reference, which nobody takes now.
+            drop(unsafe { Arc::from_raw(this) });
         }
-        let field: *const Self = self;
-        // SAFETY: The field lies in a `T` by the safety requirement of `HasDelayedWork`.
-        let owner = unsafe { field.byte_sub(T::DELAYED_OFFSET) }.cast::<T>();
-        // SAFETY: It was pending, so `enqueue` had made a reference of it that nobody has taken.
-        Some(unsafe { Arc::from_raw(owner) })
     }
 
     /// The work inside, for [`impl_has_delayed_work`].
@@ -120,7 +128,7 @@ where
 macro_rules! impl_has_delayed_work {
     (impl HasDelayedWork<$id:tt> for $owner:ty { self.$field:ident }) => {
         // SAFETY: `raw_get_work` only compiles if the field has the right type, and gives the work
-        // at the beginning of that field; so does `OFFSET`.
+        // inside of that field; so does `OFFSET`.
         unsafe impl ::kernel::workqueue::HasWork<$owner, $id> for $owner {
             const OFFSET: usize = ::core::mem::offset_of!($owner, $field)
                 + ::core::mem::offset_of!($crate::bindings::delayed_work, work);
@@ -133,9 +141,7 @@ macro_rules! impl_has_delayed_work {
             }
         }
         // SAFETY: As above.
-        unsafe impl $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {
-            const DELAYED_OFFSET: usize = ::core::mem::offset_of!($owner, $field);
-        }
+        unsafe impl $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {}
     };
 }
 pub(crate) use impl_has_delayed_work;

@@ -113,8 +113,8 @@ impl AnonFile for Private {
         let AnonFd {
             object, object_id, ..
         } = &*self.0;
-        object.cache().daemon().stop_at(Place::FdReleased);
         if self.0.delivered.load(Ordering::Relaxed) {
+            object.cache().daemon().stop_at(Place::FdReleased);
             let number = object.number();
             let engine = object.cache().engine();
             engine.run(|table, fx| table.fd_closed(number, *object_id, fx));

@@ -44,20 +44,21 @@ impl<E: Env> Table<E> {
         self.next_due()
     }
 
-    /// Ends one request; `true` if that leaves more to do than there is room for another one.
+    /// Ends one request; `true` if an opening ended with it, for which a [`More`] may be noted: there
+    /// is room for one.
+    ///
+    /// [`More`]: crate::ondemand::queue::More
     fn expire_one(&mut self, msg_id: u32, fx: &mut Effects<E>) -> bool {
-        let Some(request) = self.take(msg_id) else {
+        let object = self.requests.get(msg_id).map(|request| request.object);
+        let Some((object, entry)) = object.and_then(|at| Some((at, self.objects.get(at)?))) else {
+            // INVARIANT: A request names an object that is in the table.
             return true;
         };
-        let object = request.object;
-        let opening = match self.objects.get(object) {
-            Some(entry) => {
-                fx.push(Effect::Expire(request, entry.handle.clone()));
-                entry.state == State::Reopening(Opening::Pending { msg_id })
-            }
-            // INVARIANT: A request names an object that is in the table.
-            None => return true,
-        };
+        let opening = entry.state == State::Reopening(Opening::Pending { msg_id });
+        let handle = entry.handle.clone();
+        if let Some(request) = self.take(msg_id) {
+            fx.push(Effect::Expire(request, handle));
+        }
         if opening {
             self.fail_opening(object, Errno::ETIMEDOUT, fx);
             if let Some(entry) = self.objects.get(object) {

@@ -104,9 +104,9 @@ impl<E: Env> Table<E> {
 
     /// Ends a delivery whose message has been copied out.
     ///
-    /// `false`: the message means nothing any more, because its request has ended, its object is
-    /// being dropped or its fd was closed in the meantime; then it must not be shown to the daemon, and an OPEN's fd must not
-    /// be installed.
+    /// `false`: the message means nothing any more, because its request has ended, its object is being
+    /// dropped or its fd was closed in the meantime; then it must not be shown to the daemon, and an
+    /// OPEN's fd must not be installed.
     pub fn delivered(&mut self, delivery: &Delivery<E>, fx: &mut Effects<E>) -> bool {
         if !self.is_in_delivery(delivery) {
             return false;

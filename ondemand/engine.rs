@@ -114,13 +114,20 @@ impl Engine {
         self.timeout.store(ticks, Ordering::Relaxed);
     }
 
-    /// Gives a request its deadline and has it looked after. Called under the table's lock, just
-    /// before the request is queued: if that is refused, the work finds nothing due.
-    fn limit_time(&self, table: &Table, object: &Object, request: &mut Request<Kernel>) {
-        let ticks = self.timeout.load(Ordering::Relaxed);
-        if ticks != 0 && !table.is_dead() {
-            request.due = Some(jiffies().saturating_add(ticks));
-            object.cache().daemon().expire_after(ticks);
+    /// When a request that is queued now has to be answered; `None`: never.
+    fn due(&self) -> Option<u64> {
+        match self.timeout.load(Ordering::Relaxed) {
+            0 => None,
+            ticks => Some(jiffies().saturating_add(ticks)),
+        }
+    }
+
+    /// Has the oldest deadline looked after. Called under the table's lock, after a request was
+    /// queued. The work may be running and about to queue itself: whoever comes first queues it for
+    /// the oldest, not for a request of its own, so that it never waits for a later one.
+    fn look_after_deadlines(table: &mut Table, object: &Object) {
+        if let Some(due) = table.next_due() {
+            object.cache().daemon().expire_at(due);
         }
     }
 
@@ -154,10 +161,9 @@ impl Engine {
             Effect::Complete(request, outcome) => Self::complete(request, outcome),
             Effect::Expire(request, object) => {
                 tracepoint::expire(&object, &request);
-                // A reader says so itself.
-                if request.ticket.is_none() && ratelimit() {
-                    let kind = request.kind;
-                    pr_warn!("{}: {}: no answer in time: ETIMEDOUT\n", object, kind);
+                // A READ's reader says so itself.
+                if request.kind == Kind::Open && ratelimit() {
+                    pr_warn!("{}: OPEN: no answer in time: ETIMEDOUT\n", object);
                 }
                 Self::complete(request, Err(Errno::ETIMEDOUT));
             }
@@ -216,9 +222,10 @@ impl Engine {
             }
         };
         let queued = self.run(|table, fx| {
-            self.limit_time(table, object, &mut request);
+            request.due = self.due();
             let queued = table.enqueue_open(number, place, request, fx);
             trace_enqueued(number, Kind::Open, &queued);
+            Self::look_after_deadlines(table, object);
             queued
         });
         // Refused: a dead cache, a dropped object, or one that is open again: nothing to send. What
@@ -245,9 +252,10 @@ impl Engine {
         let size = message::Message::Read { off, len }.size();
         let (place, mut request) = self.prepare(kind, size, Some(waiter.clone()))?;
         let queued = self.run(|table, fx| {
-            self.limit_time(table, object, &mut request);
+            request.due = self.due();
             let queued = table.enqueue_read(number, place, request, fx);
             trace_enqueued(number, kind, &queued);
+            Self::look_after_deadlines(table, object);
             queued
         });
         let msg_id = queued.map_err(|refused| refused.errno)?;

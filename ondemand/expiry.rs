@@ -30,7 +30,7 @@ impl WorkItem<EXPIRY> for Daemon {
                 let next = table.expire(now, fx);
                 // Under the lock, so that whoever kills the table finds the work queued, or never.
                 if let Some(due) = next.filter(|due| *due > now && !table.is_dead()) {
-                    daemon.expire_after(due - now);
+                    daemon.expire_at(due);
                 }
                 next
             });

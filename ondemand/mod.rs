@@ -23,9 +23,9 @@
 //!   fd with a CLOSE that nobody waits for. Closing the device kills the table: all requests end
 //!   with EIO. The last fd to close, device or anonymous, withdraws the cache.
 //!
-//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`], [`deadline`] and
-//! [`message`] know nothing of the kernel, and are tested in `user/core`. [`engine`] puts it under a lock and
-//! carries out its effects. The wire format is in `docs/protocol.md`.
+//! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`],
+//! [`deadline`] and [`message`] know nothing of the kernel, and are tested in `user/core`. [`engine`]
+//! puts it under a lock and carries out its effects, [`expiry`] has it look at the clock. The wire format is in `docs/protocol.md`.
 
 #[allow(
     unreachable_pub,

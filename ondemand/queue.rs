@@ -8,7 +8,6 @@
 use crate::errno::Errno;
 use crate::ondemand::state::Object;
 use crate::ondemand::state::State;
-use core::fmt;
 use core::ops::DerefMut;
 
 /// Numbered places for values of type `T`, with one mark a place.
@@ -79,16 +78,6 @@ pub enum Kind {
         /// Number of bytes.
         len: u64,
     },
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Kind::Open => f.write_str("OPEN"),
-            Kind::Close { .. } => f.write_str("CLOSE"),
-            Kind::Read { off, len } => write!(f, "READ of {len} bytes at {off}"),
-        }
-    }
 }
 
 /// Where a request is on its way to the daemon and back.

@@ -8,8 +8,9 @@
 //! - `go PLACE`: all that wait there go on, and nobody else is stopped there.
 //!
 //! A `read` gives all of the list, a line an entry: the place, and `armed` or `parked TID`. `poll` says
-//! EPOLLIN while a thread is parked. When a file of the device is closed, everybody goes on, so that a
-//! test that dies leaves nobody behind.
+//! EPOLLIN while a thread is parked. There is no end to read to. When *any* file of the device is
+//! closed, everybody goes on: so a test that dies leaves nobody behind, unless a parked thread shares
+//! its table of descriptors; then somebody else opens the device and closes it.
 //!
 //! Locking: `list` is taken with whatever the place's thread holds, and takes nothing but the wait
 //! queue's own lock.

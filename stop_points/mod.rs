@@ -5,7 +5,9 @@
 //! Compiled in only with `STOP_POINTS=1`, and for kernels with `CONFIG_RUST_DEBUG_ASSERTIONS`; otherwise
 //! [`Daemon::stop_at`] is empty. They are told through a device of their own, see [`control`].
 //!
-//! At each place the thread may sleep, and holds no lock that what a test does meanwhile needs.
+//! At each place the thread may sleep, and holds none of the module's locks: no place is in what runs
+//! under the table's lock, in a wait's condition, or where the store is being worked on. What else it
+//! holds (an access to a cookie, locked folios, the device's file) others may have to wait for.
 
 #[cfg(ondemand_stop_points)]
 pub(crate) mod control;
