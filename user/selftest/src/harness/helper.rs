@@ -6,6 +6,9 @@
 //! - `mount-many COUNT DOMAIN DIR`: mounts COUNT images of one domain, each from a thread
 //! - `umount DIR`
 //! - `read PATH OFFSET LENGTH [random]`: prints what it has read
+//! - `insist PATH OFFSET LENGTH SECONDS`: the same, block by block; what fails with EIO or ENOBUFS
+//!   is read again for so many seconds
+//! - `mockd ARGUMENTS`: the program of that name, with the device as standard input
 //! - `open-device PATH`: opens the device without `CAP_SYS_ADMIN`
 //! - `serve IMAGES COUNT`: a daemon with the device as standard input, which is killed, by itself,
 //!   when it has read COUNT messages and has not answered the last one (0: never)
@@ -18,7 +21,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
+use std::time::Instant;
 
+use clap::Parser;
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
@@ -43,6 +49,8 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["umount", dir] => rustix::mount::unmount(dir, UnmountFlags::empty()).map_err(Into::into),
         ["read", path, offset, length] => read(path, offset, length, Advice::Normal),
         ["read", path, offset, length, "random"] => read(path, offset, length, Advice::Random),
+        ["insist", path, offset, length, seconds] => insist(path, offset, length, seconds),
+        ["mockd", ..] => mockd(&arguments),
         ["open-device", path] => open_without_capability(path),
         ["serve", images, count] => serve(images, count),
         ["thaw-later", dir] => thaw_later(dir),
@@ -115,6 +123,32 @@ fn read(path: &str, offset: &str, length: &str, advice: Advice) -> anyhow::Resul
     Ok(())
 }
 
+fn insist(path: &str, offset: &str, length: &str, seconds: &str) -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let end = Instant::now() + Duration::from_secs(seconds.parse()?);
+    let file = File::open(path).map_err(errno)?;
+    rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
+    let (begin, length): (u64, u64) = (offset.parse()?, length.parse()?);
+    let mut block = [0; 4096];
+    let mut output = std::io::stdout().lock();
+    for at in (begin..begin + length).step_by(block.len()) {
+        loop {
+            match rustix::io::pread(&file, &mut block, at) {
+                Ok(len) => break output.write_all(&block[..len])?,
+                Err(Errno::IO | Errno::NOBUFS) if Instant::now() < end => {
+                    std::thread::park_timeout(PAUSE);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+    Ok(output.flush()?)
+}
+
+fn mockd(arguments: &[&str]) -> anyhow::Result<()> {
+    mockd::cli::Options::try_parse_from(arguments)?.run()
+}
+
 fn errno(error: std::io::Error) -> anyhow::Error {
     match Errno::from_io_error(&error) {
         Some(errno) => errno.into(),
@@ -158,7 +192,7 @@ fn serve(images: &str, count: &str) -> anyhow::Result<()> {
 }
 
 fn thaw_later(dir: &str) -> anyhow::Result<()> {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(20);
     // Whoever kills the test spares this process, and would wait for what is frozen otherwise.
     rustix::process::setsid()?;
     let dir = File::open(dir)?;

@@ -14,98 +14,12 @@ use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
-use cachefiles_proto::BLOCK_SIZE;
+
+pub use mockd::image::Aligned;
+pub use mockd::image::Image;
 
 /// The name of the file that every image holds.
 pub const FILE: &str = "data";
-
-/// Bytes at an address that direct I/O takes, padded with zeros to whole blocks.
-#[derive(Debug)]
-pub struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    /// A copy of `bytes`.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Self {
-        let len = bytes.len().next_multiple_of(BLOCK_SIZE);
-        let mut room = vec![0; len + BLOCK_SIZE];
-        let start = room.as_ptr().align_offset(BLOCK_SIZE);
-        room[start..start + bytes.len()].copy_from_slice(bytes);
-        Aligned {
-            bytes: room,
-            start,
-            len,
-        }
-    }
-
-    /// The bytes and their padding.
-    #[must_use]
-    pub fn get(&self) -> &[u8] {
-        &self.bytes[self.start..self.start + self.len]
-    }
-}
-
-/// What the daemon serves: an image, or a blob of one.
-#[derive(Debug)]
-pub struct Image {
-    /// Its name, which is its cookie key.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    bytes: Aligned,
-}
-
-impl Image {
-    /// One that is only bytes.
-    #[must_use]
-    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Arc<Self> {
-        Arc::new(Image {
-            name: name.into(),
-            size: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            bytes: Aligned::new(bytes),
-        })
-    }
-
-    /// The same bytes under another name.
-    #[must_use]
-    pub fn named(&self, name: impl Into<String>) -> Arc<Self> {
-        Image::new(name, self.bytes.get())
-    }
-
-    /// All of it, in whole blocks.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.get()
-    }
-
-    /// The part of a range that the image has, in whole blocks; `off` is a multiple of the block
-    /// size.
-    #[must_use]
-    pub fn range(&self, off: u64, len: u64) -> &[u8] {
-        let all = self.bytes.get();
-        let clamp = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(all.len());
-        let end = clamp(off.saturating_add(len).next_multiple_of(4096));
-        &all[clamp(off)..end]
-    }
-
-    /// Where in the image this block of data lies.
-    ///
-    /// # Errors
-    ///
-    /// It is nowhere, as it would be with compression.
-    pub fn find(&self, block: &[u8]) -> Result<u64> {
-        let at = self
-            .bytes()
-            .chunks(BLOCK_SIZE)
-            .position(|chunk| chunk == block)
-            .context("the image does not hold this block")?;
-        Ok(u64::try_from(at * BLOCK_SIZE)?)
-    }
-}
 
 /// The images that the tests use, and the contents of the file in each.
 ///

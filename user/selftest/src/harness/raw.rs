@@ -9,6 +9,8 @@ use rustix::fd::AsRawFd;
 use rustix::io::Errno;
 use rustix::ioctl;
 
+pub use mockd::namespace::private_mounts;
+
 /// A page that may be neither read nor written.
 #[derive(Debug)]
 pub struct ForbiddenPage(*mut libc::c_void);
@@ -153,23 +155,6 @@ fn compat_syscall(number: i32, fd: i32, request: u32, argument: u32) -> i32 {
 #[cfg(not(target_arch = "x86_64"))]
 fn compat_syscall(_: i32, _: i32, _: u32, _: u32) -> i32 {
     -libc::ENOSYS
-}
-
-/// Gives this process a mount namespace of its own, from which nothing propagates back.
-///
-/// # Errors
-///
-/// What `unshare` or `mount` says.
-pub fn private_mounts() -> Result<(), Errno> {
-    use rustix::mount::MountPropagationFlags;
-    use rustix::thread::UnshareFlags;
-
-    // SAFETY: Only the mounts are unshared, no descriptor changes its meaning.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
 }
 
 /// Shows the directory `from` at `at` through a mount on which user ids are mapped as in the user

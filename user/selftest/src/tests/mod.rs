@@ -19,6 +19,8 @@ mod failover;
 mod healing;
 mod load;
 mod messages;
+mod mockd;
+mod mockd_process;
 mod module;
 mod opening;
 mod reading;
@@ -54,6 +56,8 @@ pub fn all() -> Vec<Test> {
         security::TESTS,
         domains::TESTS,
         load::TESTS,
+        mockd::TESTS,
+        mockd_process::TESTS,
         module::TESTS,
     ]
     .concat()
