@@ -2,6 +2,7 @@
 
 //! The command line.
 
+use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
@@ -15,6 +16,7 @@ use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use clap::Args;
 use clap::Parser;
+use rustix::io::FdFlags;
 
 use crate::image::Directory;
 use crate::namespace;
@@ -47,7 +49,7 @@ pub struct Options {
 #[group(required = true, multiple = false)]
 struct DeviceOptions {
     /// The device is this inherited descriptor, and is bound already
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(0..))]
     device_fd: Option<RawFd>,
     /// Open the device and bind this cache directory
     #[arg(long, value_name = "DIR")]
@@ -118,11 +120,13 @@ impl DeviceOptions {
             device.send(&Command::BindOnDemand)?;
             return Ok(device);
         }
-        let fd = self.device_fd.unwrap_or_default();
-        // SAFETY: Whoever has started this program has said that the descriptor is the device, for
-        // this program to own; nothing here has opened or used it yet.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).context("--device-fd")?;
+        let number = self.device_fd.unwrap_or_default();
+        // SAFETY: The number is looked at only; what is not open is an error.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC).context("--device-fd")?;
+        // SAFETY: It is open, and whoever has started this program has said that it is the device,
+        // for this program to own; nothing here has opened or used it yet.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
         Device::from_owned_fd(fd).context("--device-fd")
     }
 }

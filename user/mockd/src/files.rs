@@ -33,26 +33,30 @@ impl Opened {
         self.image.as_ref().map_or("?", |image| &image.name)
     }
 
-    /// Closes the file at once, whoever is using it.
-    ///
-    /// The number stays in use, for `/dev/null`: another thread that is about to write to it must
-    /// not meet a file that was opened since.
+    /// [`close_under_users`]
     ///
     /// # Errors
     ///
     /// What `open` or `dup3` says.
     pub fn close_now(&self) -> Result<(), Errno> {
-        let null = File::options().write(true).open("/dev/null");
-        let null = null.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        replace(&self.file, &null)
+        close_under_users(&self.file)
     }
 }
 
-/// Puts the file of `with` in the place of that of `fd`, which is closed.
-fn replace(fd: impl AsFd, with: impl AsFd) -> Result<(), Errno> {
-    let (with, fd) = (with.as_fd().as_raw_fd(), fd.as_fd().as_raw_fd());
-    // SAFETY: Both are open, and each stays what its owner takes it for: a file that can be
-    // written to.
+/// Closes the file of a descriptor at once, whoever is using it.
+///
+/// The number stays in use, for `/dev/null`: another thread that is about to use it must not meet
+/// a file that was opened since.
+///
+/// # Errors
+///
+/// What `open` or `dup3` says.
+pub fn close_under_users(fd: impl AsFd) -> Result<(), Errno> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let (with, fd) = (null.as_raw_fd(), fd.as_fd().as_raw_fd());
+    // SAFETY: Both are open, and each stays what its owner takes it for: a file that can be read
+    // and written.
     let done = unsafe { libc::dup3(with, fd, libc::O_CLOEXEC) };
     if done < 0 {
         let error = std::io::Error::last_os_error();

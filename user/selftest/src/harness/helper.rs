@@ -9,6 +9,9 @@
 //! - `insist PATH OFFSET LENGTH SECONDS`: the same, block by block; what fails with EIO or ENOBUFS
 //!   is read again for so many seconds
 //! - `mockd ARGUMENTS`: the program of that name, with the device as standard input
+//! - `close-beside-read ROUNDS`: reads the device, its standard input, into memory that cannot be
+//!   written, while a thread closes the number that an anonymous file would have; prints how often
+//!   that was refused, and how often something was closed
 //! - `open-device PATH`: opens the device without `CAP_SYS_ADMIN`
 //! - `serve IMAGES COUNT`: a daemon with the device as standard input, which is killed, by itself,
 //!   when it has read COUNT messages and has not answered the last one (0: never)
@@ -51,6 +54,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["read", path, offset, length, "random"] => read(path, offset, length, Advice::Random),
         ["insist", path, offset, length, seconds] => insist(path, offset, length, seconds),
         ["mockd", ..] => mockd(&arguments),
+        ["close-beside-read", rounds] => close_beside_read(rounds),
         ["open-device", path] => open_without_capability(path),
         ["serve", images, count] => serve(images, count),
         ["thaw-later", dir] => thaw_later(dir),
@@ -147,6 +151,38 @@ fn insist(path: &str, offset: &str, length: &str, seconds: &str) -> anyhow::Resu
 
 fn mockd(arguments: &[&str]) -> anyhow::Result<()> {
     mockd::cli::Options::try_parse_from(arguments)?.run()
+}
+
+fn close_beside_read(rounds: &str) -> anyhow::Result<()> {
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let page = super::raw::ForbiddenPage::new()?;
+    let device = std::io::stdin();
+    // The lowest that is free. Nothing is opened from here on.
+    let next = rustix::io::fcntl_dupfd_cloexec(&device, 3)?.as_raw_fd();
+    let stop = AtomicBool::new(false);
+    let rounds: u32 = rounds.parse()?;
+    let mut refused = 0;
+    let closed = std::thread::scope(|scope| {
+        let closer = scope.spawn(|| {
+            let mut closed = 0;
+            while !stop.load(Ordering::Relaxed) {
+                // SAFETY: Nobody in this process owns this number, whatever it may stand for.
+                closed += u32::from(unsafe { libc::close(next) } == 0);
+            }
+            closed
+        });
+        for _ in 0..rounds {
+            let read = super::raw::read_into(&device, &page);
+            refused += u32::from(read == Err(Errno::FAULT));
+        }
+        stop.store(true, Ordering::Relaxed);
+        closer.join()
+    });
+    let closed = closed.map_err(|_| anyhow::anyhow!("the closer panicked"))?;
+    print!("{refused} {closed}");
+    Ok(())
 }
 
 fn errno(error: std::io::Error) -> anyhow::Error {

@@ -10,6 +10,8 @@ mod commit;
 mod compressed;
 mod containment;
 mod culling;
+mod cve_requests;
+mod cve_teardown;
 mod deadline;
 mod device_commands;
 mod disk_frozen;
@@ -58,6 +60,8 @@ pub fn all() -> Vec<Test> {
         load::TESTS,
         mockd::TESTS,
         mockd_process::TESTS,
+        cve_requests::TESTS,
+        cve_teardown::TESTS,
         module::TESTS,
     ]
     .concat()
