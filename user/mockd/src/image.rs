@@ -108,7 +108,7 @@ impl Image {
 #[derive(Debug)]
 pub struct Directory {
     dir: PathBuf,
-    known: Mutex<BTreeMap<Vec<u8>, Option<Arc<Image>>>>,
+    known: Mutex<BTreeMap<Vec<u8>, Arc<Image>>>,
 }
 
 impl Directory {
@@ -124,8 +124,13 @@ impl Directory {
     /// The image of this cookie key: the regular file of that name, which holds no `/`.
     pub fn get(&self, key: &[u8]) -> Option<Arc<Image>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = known.entry(key.to_vec());
-        found.or_insert_with(|| load(&self.dir, key)).clone()
+        if let Some(image) = known.get(key) {
+            return Some(Arc::clone(image));
+        }
+        // What cannot be read now, for want of a descriptor, may be later.
+        let image = load(&self.dir, key)?;
+        known.insert(key.to_vec(), Arc::clone(&image));
+        Some(image)
     }
 }
 

@@ -168,7 +168,7 @@ impl Mock {
         let path = path.display();
         match written {
             Ok(Ok(_)) => say!("{what}: {command} {path}: done"),
-            Ok(Err(errno)) => say!("{what}: {command} {path}: {errno:?}"),
+            Ok(Err(errno)) => say!("{what}: {command} {path}: {errno}"),
             Err(error) => say!("{what}: {command} {path}: {error:#}"),
         }
     }

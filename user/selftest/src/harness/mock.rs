@@ -275,13 +275,14 @@ impl<'t> Stage<'t> {
         self.start(name, offset, len, &["read"], &[])
     }
 
-    /// Begins to read all of an image, block by block, and each block until it can be read.
+    /// Begins to read a part of an image from its beginning, block by block, and each block until it
+    /// can be read.
     ///
     /// # Errors
     ///
     /// As [`Stage::reader`].
-    pub fn insisting_reader(&self, name: &str) -> Result<Reader> {
-        self.start(name, 0, usize::MAX, &["insist"], &[PATIENCE])
+    pub fn insisting_reader(&self, name: &str, len: usize) -> Result<Reader> {
+        self.start(name, 0, len, &["insist"], &[PATIENCE])
     }
 
     fn start(

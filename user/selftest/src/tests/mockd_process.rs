@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use cachefiles_proto::Readiness;
 use rustix::io::Errno;
 
 use crate::harness::errno_of;
@@ -25,33 +26,38 @@ pub(crate) const TESTS: &[Test] = &[
         "mockd_forked_child_keeps_files",
         "an object that is reopened while a child holds it, or not when the child dies",
         child_keeps_files,
-    ),
+    )
+    .within(180),
     Test::new(
         "mockd_forked_child_keeps_device",
         "readers that hang, or a cache that ends, when a child alone holds the device",
         child_keeps_device,
-    ),
+    )
+    .within(180),
     Test::new(
         "mockd_without_descriptors",
         "an OPEN that is lost because the daemon had no descriptor left for a while",
         without_descriptors,
-    ),
+    )
+    .within(180),
     Test::new(
         "mockd_in_a_mount_namespace",
         "a daemon that cannot cull from a mount namespace of its own, or culls what is in use",
         mount_namespace,
-    ),
+    )
+    .within(180),
     Test::new(
         "mockd_restores_and_writes_nonsense",
         "a message that is lost or doubled by restore, nonsense or a buffer that is too small",
         restores_and_nonsense,
-    ),
+    )
+    .within(180),
     Test::new(
         "mockd_chaos",
         "anything that a daemon can bring about by chance",
         chaos,
     )
-    .within(240),
+    .within(180),
 ];
 
 fn child_keeps_files(t: &Context) -> Result<()> {
@@ -64,13 +70,12 @@ fn child_keeps_files(t: &Context) -> Result<()> {
     mock.died()?;
     ensure!(mock.kept()?.len() == 1, "no child:\n{}", mock.log()?);
     // The object is open as long as the child lives, and its READ belongs to nobody.
-    let second = Stage::mock(&stage, "")?;
-    second.until_said("ready")?;
-    ensure!(
-        !second.ends_within(Duration::from_millis(300))? && reader.waits()?,
-        "the reader did not wait for the child: {}",
-        second.log()?
-    );
+    let _second = stage.mock("")?;
+    let ready = stage
+        .device
+        .wait(Readiness::MESSAGE, Some(Duration::ZERO))?;
+    ensure!(!ready.message, "there is a message though the file is open");
+    ensure!(reader.waits()?, "the reader did not wait for the child");
     mock.end_kept()?;
     reader.finish()
 }
@@ -101,16 +106,21 @@ fn child_keeps_device(t: &Context) -> Result<()> {
 
 fn without_descriptors(t: &Context) -> Result<()> {
     let stage = Stage::new(t, &["plain", "twin"])?;
-    let mock =
-        stage.mock("threads = 2\n[[rule]]\non = \"read\"\nnth = 1\ndo = { exhaust-fds = 400 }")?;
-    let first = stage.reader("plain", 0, 128 << 10)?;
-    mock.until_said(": ExhaustFds(400)")?;
-    let second = stage.reader("twin", 0, 128 << 10)?;
-    mock.until_said("read: Too many open files")?;
-    first.finish()?;
-    second
-        .finish()
-        .with_context(|| mock.log().unwrap_or_default())
+    let readers = vec![
+        stage.reader("plain", 0, 128 << 10)?,
+        stage.reader("twin", 0, 128 << 10)?,
+    ];
+    for reader in &readers {
+        eventually("a reader waits", SOON, || {
+            Ok(reader.task.blocked_in(libc::SYS_pread64))
+        })?;
+    }
+    // Both objects are to be reopened: the second OPEN meets the limit.
+    let mock = stage.mock("[[rule]]\non = \"open\"\nnth = 1\ndo = { exhaust-fds = 200 }")?;
+    let done = readers.into_iter().try_for_each(Reader::finish);
+    done.with_context(|| mock.log().unwrap_or_default())?;
+    ensure!(mock.said("read: Too many open files")?, "{}", mock.log()?);
+    Ok(())
 }
 
 fn mount_namespace(t: &Context) -> Result<()> {
@@ -126,7 +136,10 @@ fn mount_namespace(t: &Context) -> Result<()> {
     let mut mock = stage.mock(&script("inuse", &file))?;
     stage.reader("plain", 0, 128 << 10)?.finish()?;
     stage.reader("small", 0, usize::MAX)?.finish()?;
-    mock.until_said(&format!("inuse {}: BUSY", file.display()))?;
+    mock.until_said(&format!(
+        "inuse {}: Device or resource busy",
+        file.display()
+    ))?;
     mock.end()?;
     let own = mock.log()?;
     let own = own.lines().find(|line| line.starts_with("mount namespace"));
@@ -136,7 +149,7 @@ fn mount_namespace(t: &Context) -> Result<()> {
     // Neither is culled while it is mounted.
     for path in [&file, &plain] {
         let mut mock = stage.mock(&script("cull", path))?;
-        mock.until_said(&format!("cull {}: BUSY", path.display()))?;
+        mock.until_said(&format!("cull {}: Device or resource busy", path.display()))?;
         mock.end()?;
         ensure!(path.exists(), "{} is gone", path.display());
     }
@@ -147,7 +160,7 @@ fn mount_namespace(t: &Context) -> Result<()> {
     // It is fetched again, and the other one goes on.
     stage.mount("small")?;
     stage.reader("small", 0, usize::MAX)?.finish()?;
-    stage.reader("plain", 0, usize::MAX)?.finish()
+    stage.reader("plain", 0, 256 << 10)?.finish()
 }
 
 fn restores_and_nonsense(t: &Context) -> Result<()> {
@@ -159,8 +172,8 @@ fn restores_and_nonsense(t: &Context) -> Result<()> {
          [[rule]]\non = \"open\"\nevery = 2\ndo = { restore = 1 }",
     )?;
     let readers = vec![
-        stage.reader("plain", 0, usize::MAX)?,
-        stage.reader("twin", 0, usize::MAX)?,
+        stage.reader("plain", 0, 128 << 10)?,
+        stage.reader("twin", 0, 128 << 10)?,
     ];
     let done = readers.into_iter().try_for_each(Reader::finish);
     done.with_context(|| mock.log().unwrap_or_default())?;
@@ -175,8 +188,8 @@ fn restores_and_nonsense(t: &Context) -> Result<()> {
 const SEED: &str = "ONDEMAND_CHAOS_SEED";
 
 fn chaos(t: &Context) -> Result<()> {
-    const LIVES: u64 = 12;
-    const LIFE: Duration = Duration::from_millis(600);
+    const LIVES: u64 = 8;
+    const LIFE: Duration = Duration::from_millis(500);
     let seed = match std::env::var(SEED) {
         Ok(seed) => seed.parse().context(SEED)?,
         Err(_) => std::time::UNIX_EPOCH.elapsed()?.as_secs() << 8,
@@ -184,10 +197,10 @@ fn chaos(t: &Context) -> Result<()> {
     println!("{SEED}={seed}");
     let stage = Stage::new(t, &["plain", "twin", "lz4"])?;
     let readers = [
-        stage.insisting_reader("plain")?,
-        stage.insisting_reader("twin")?,
-        stage.insisting_reader("lz4")?,
-        stage.insisting_reader("lz4")?,
+        stage.insisting_reader("plain", 256 << 10)?,
+        stage.insisting_reader("twin", 256 << 10)?,
+        stage.insisting_reader("lz4", 256 << 10)?,
+        stage.insisting_reader("lz4", 256 << 10)?,
     ];
     for life in 0..LIVES {
         let mut mock = crate::harness::Mock::chaos(t, &stage.device, seed + life)?;
