@@ -227,14 +227,14 @@ fn errors_for_any_id(t: &Context) -> Result<()> {
 fn answers_for_any_id(t: &Context) -> Result<()> {
     among_made_up_answers(
         t,
-        "[[tick]]\nms = 0\ndo = { noise = 64 }\n[[tick]]\nms = 1\ndo = { noise = 512 }\n",
+        "[[tick]]\nms = 1\ndo = { noise = 64 }\n[[tick]]\nms = 1\ndo = { noise = 512 }\n",
     )
 }
 
 fn poll_beside_requests(t: &Context) -> Result<()> {
     let stage = Stage::new(t, &["plain", "twin"])?;
     let mock = stage.mock(
-        "threads = 2\npollers = 3\n\
+        "threads = 2\npollers = 2\n\
          [[rule]]\non = \"read\"\nevery = 7\ndo = { close-early = \"before\" }",
     )?;
     let readers = vec![

@@ -283,7 +283,7 @@ fn cull_beside_mount(t: &Context) -> Result<()> {
     let mut daemon = t.daemon_in(&dir)?;
     daemon.images.push(t.images.get("small")?);
     let script = format!(
-        "threads = 2\n[[tick]]\nms = 0\ndo = {{ cull = \"{}\" }}",
+        "threads = 2\n[[tick]]\nms = 1\ndo = {{ cull = \"{}\" }}",
         file.display()
     );
     let mock = Mock::start(t, &daemon.device, &script)?;
@@ -321,7 +321,7 @@ fn write_and_seek_beside_umount(t: &Context) -> Result<()> {
     let mut stage = Stage::new(t, &["twin"])?;
     // CLOSE is not obeyed at once, so that the file is used before, while and after the object goes.
     let mock = stage.mock(
-        "threads = 2\n[[tick]]\nms = 0\ndo = \"poke\"\n[[tick]]\nms = 0\ndo = \"poke\"\n\
+        "threads = 2\n[[tick]]\nms = 0\ndo = \"poke\"\n[[tick]]\nms = 1\ndo = \"poke\"\n\
          [[rule]]\non = \"close\"\ndo = { delay = 20 }",
     )?;
     for _ in 0..6 {
