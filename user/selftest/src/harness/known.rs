@@ -105,6 +105,24 @@ const KNOWN: &[Known] = &[
     fails("disk_full", "D48"),
     fails("security_context_without_module", "D49"),
     fails("smack_unknown_context", "D49"),
+    // The store's file has no name while the image is mounted.
+    fails("mockd_in_a_mount_namespace", "D38"),
+    // Not run there: what they do on purpose is what these defects are about.
+    dangerous("mockd_dies_at_every_point_lz4", "D1"),
+    dangerous("mockd_wrong_sizes_of_data", "D1"),
+    dangerous("mockd_chaos", "D1"),
+    dangerous("mockd_answers_errors", "D7"),
+    dangerous("mockd_closes_early", "D7"),
+    dangerous("mockd_wrong_sizes_of_objects", "D7"),
+    dangerous("mockd_without_descriptors", "D16"),
+    dangerous("mockd_restores_and_writes_nonsense", "D6"),
+    dangerous("cve_2024_39510_restore_and_close_beside_read", "D6"),
+    dangerous("cve_2024_40899_restore_beside_copen", "D6"),
+    dangerous("cve_2024_41074_errors_for_any_id_in_reopens", "D7"),
+    dangerous("cve_2024_41075_answers_of_any_kind_for_any_id", "D7"),
+    fails("cve_2024_49870_cull_beside_mount", "D51"),
+    // EFAULT ends the OPEN as EMFILE does.
+    fails("cve_2024_40913_close_beside_failing_read", "D16"),
 ];
 
 /// What is known about a test.

@@ -89,6 +89,15 @@ impl Mock {
         Ok(String::from_utf8_lossy(&self.task.output()?).into_owned())
     }
 
+    /// The last lines that it has printed, for messages.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        const LINES: usize = 30;
+        let log = self.log().unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES)..].join("\n")
+    }
+
     /// Whether it has printed this.
     ///
     /// # Errors
@@ -105,7 +114,7 @@ impl Mock {
     /// It did not within [`SOON`].
     pub fn until_said(&self, part: &str) -> Result<()> {
         eventually(&format!("mockd says {part:?}"), SOON, || self.said(part))
-            .with_context(|| self.log().unwrap_or_default())
+            .with_context(|| self.tail())
     }
 
     /// Waits until it has killed itself.
@@ -115,7 +124,7 @@ impl Mock {
     /// It did not within [`SOON`], or ended otherwise.
     pub fn died(&mut self) -> Result<()> {
         let outcome = self.task.wait(SOON);
-        let outcome = outcome.with_context(|| self.log().unwrap_or_default())?;
+        let outcome = outcome.with_context(|| self.tail())?;
         ensure!(outcome == Outcome::Killed(9), "mockd: {outcome:?}");
         Ok(())
     }
@@ -315,7 +324,7 @@ impl<'t> Stage<'t> {
         readers
             .into_iter()
             .try_for_each(Reader::finish)
-            .with_context(|| format!("the last daemon: {}", good.log().unwrap_or_default()))
+            .with_context(|| format!("the last daemon: {}", good.tail()))
     }
 }
 

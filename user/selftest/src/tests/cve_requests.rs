@@ -81,7 +81,7 @@ fn mount_again_and_again(t: &Context, mock: &Mock, rounds: usize) -> Result<()> 
             mount
                 .wait(SOON)
                 .and_then(|outcome| outcome.ok("mount"))
-                .with_context(|| format!("round {round}:\n{}", mock.log().unwrap_or_default()))?;
+                .with_context(|| format!("round {round}:\n{}", mock.tail()))?;
             t.unmount(&at)?.wait(SOON)?.ok("umount")?;
         }
     }
@@ -109,9 +109,7 @@ fn restore_and_close_beside_read(t: &Context) -> Result<()> {
             }
         }
     }
-    reader
-        .finish()
-        .with_context(|| mock.log().unwrap_or_default())?;
+    reader.finish().with_context(|| mock.tail())?;
     ensure!(mock.said("CLOSE")?, "there was no CLOSE");
     drop(mock);
     let good = stage.mock("")?;
@@ -131,13 +129,11 @@ fn restore_beside_copen(t: &Context) -> Result<()> {
     let reader = stage.reader("plain", 0, PART)?;
     // Nobody closes a file before its OPEN was answered: no mount may fail.
     mount_again_and_again(t, &mock, 5)?;
-    reader
-        .finish()
-        .with_context(|| mock.log().unwrap_or_default())?;
+    reader.finish().with_context(|| mock.tail())?;
     ensure!(
         !mock.said("copen")?,
         "an answer was refused:\n{}",
-        mock.log()?
+        mock.tail()
     );
     Ok(())
 }
@@ -247,5 +243,5 @@ fn poll_beside_requests(t: &Context) -> Result<()> {
     readers
         .into_iter()
         .try_for_each(Reader::finish)
-        .with_context(|| mock.log().unwrap_or_default())
+        .with_context(|| mock.tail())
 }

@@ -332,5 +332,5 @@ fn write_and_seek_beside_umount(t: &Context) -> Result<()> {
     stage
         .reader("twin", 0, 128 << 10)?
         .finish()
-        .with_context(|| mock.log().unwrap_or_default())
+        .with_context(|| mock.tail())
 }

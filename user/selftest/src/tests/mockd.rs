@@ -265,7 +265,7 @@ fn closes_early(t: &Context) -> Result<()> {
         readers
             .into_iter()
             .try_for_each(Reader::finish)
-            .with_context(|| mock.log().unwrap_or_default())?;
+            .with_context(|| mock.tail())?;
         for part in ["OPEN", "READ"] {
             for side in ["Before", "After"] {
                 let log = mock.log()?;
