@@ -121,6 +121,9 @@ const KNOWN: &[Known] = &[
     dangerous("cve_2024_41074_errors_for_any_id_in_reopens", "D7"),
     dangerous("cve_2024_41075_answers_of_any_kind_for_any_id", "D7"),
     fails("cve_2024_49870_cull_beside_mount", "D51"),
+    // A READ whose file is closed after its delivery waits for ever.
+    fails("cve_2024_41051_umount_with_reopen_pending", "D5"),
+    fails("cve_2024_42250_poll_beside_ending_requests", "D5"),
     // EFAULT ends the OPEN as EMFILE does.
     fails("cve_2024_40913_close_beside_failing_read", "D16"),
 ];
