@@ -4,8 +4,8 @@
 //!
 //! Nothing is copied: each module below is the very file that the kernel module is built from, under
 //! the same path within the crate. These files use `core` only, so what is tested, explored and fuzzed
-//! here is what runs in the kernel. [`layout`] and [`model`], with the window
-//! that the latter needs into the table (`inspect`), alone belong to the host.
+//! here is what runs in the kernel. [`layout`] and [`model`], with the windows
+//! that the latter needs into the table (`inspect` and `spoil`), alone belong to the host.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -41,6 +41,8 @@ pub mod ondemand {
     pub mod inspect;
     pub mod message;
     pub mod queue;
+    #[path = "../user/core/src/model/spoil.rs"]
+    pub mod spoil;
     pub mod state;
     pub mod table;
 }

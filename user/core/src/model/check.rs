@@ -32,36 +32,12 @@ macro_rules! ensure {
 }
 
 impl Sim {
-    /// All that distinguishes this moment from others, as text.
-    pub fn fingerprint(&mut self) -> String {
-        let requests = self.table.view_requests();
-        let objects = self.table.view_objects();
-        format!(
-            "{requests:?} {objects:?} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
-            self.table.is_dead(),
-            self.table.view_cursor(),
-            self.works,
-            self.pending,
-            self.deliveries
-                .iter()
-                .map(|(thread, (delivery, died))| (thread, delivery.msg_id, died))
-                .collect::<Vec<_>>(),
-            self.checks
-                .iter()
-                .map(|opened| opened.object_id)
-                .collect::<Vec<_>>(),
-            self.hand,
-            self.fds,
-            self.waiters,
-        )
-    }
-
     /// Holds the table against its invariants and against what everybody around it knows.
     ///
     /// # Errors
     ///
     /// Says what does not hold.
-    pub fn check(&mut self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());
         }
@@ -81,6 +57,7 @@ impl Sim {
             self.check_object(object, &requests)?;
         }
         self.check_delivery(&requests)?;
+        self.check_threads()?;
         self.check_waiters()
     }
 
@@ -96,6 +73,12 @@ impl Sim {
             ensure!(
                 queued == wanted,
                 "request {label} {account:?} is queued {queued} times"
+            );
+        }
+        for request in requests {
+            ensure!(
+                self.ledger.contains_key(&request.ticket),
+                "{request:?} is queued though it has ended"
             );
         }
         ensure!(
@@ -211,7 +194,19 @@ impl Sim {
 
     fn check_object(&self, object: &ObjectView<u32>, requests: &Requests) -> Result<(), String> {
         let label = object.handle;
-        let cookie = &self.cookies[&label];
+        let cookie = self
+            .cookies
+            .get(&label)
+            .ok_or_else(|| format!("{object:?} is there though it is gone"))?;
+        let queued = |wanted: fn(Kind) -> bool| {
+            let mine = requests.iter().filter(|r| r.object == object.place);
+            mine.filter(|request| wanted(request.kind)).count()
+        };
+        ensure!(
+            queued(|kind| kind == Kind::Open) <= 1
+                && queued(|kind| matches!(kind, Kind::Close { .. })) <= 1,
+            "{object:?} has more than one OPEN or CLOSE: {requests:?}"
+        );
         ensure!(
             cookie.place == object.place && !cookie.forgotten,
             "{object:?} is {cookie:?}"
@@ -220,14 +215,15 @@ impl Sim {
             cookie.dropped == (object.state == State::Dropping),
             "{object:?} is {cookie:?}"
         );
-        let fds = self.fds.values().filter(|at| **at == object.place).count();
+        let mine = self.fds.values().filter(|fd| fd.place == object.place);
+        let fds = mine.count();
         ensure!(
             u32::try_from(fds) == Ok(object.fds),
             "{object:?} has {fds} fds"
         );
         if let Some(object_id) = object.fd {
             ensure!(
-                self.fds.get(&object_id) == Some(&object.place),
+                self.fds.get(&object_id).map(|fd| fd.place) == Some(object.place),
                 "{object:?}: its fd is closed"
             );
         }
@@ -288,6 +284,24 @@ impl Sim {
         Ok(())
     }
 
+    /// Of threads that are woken one at a time, somebody is on the way to each deliverable message.
+    fn check_threads(&self) -> Result<(), String> {
+        let Some(awake) = self.awake else {
+            return Ok(());
+        };
+        let on_the_way = awake.contains(&true)
+            || !self.deliveries.is_empty()
+            || self
+                .pending
+                .iter()
+                .any(|more| matches!(more, More::Restore(_)));
+        ensure!(
+            on_the_way || !self.table.readable(),
+            "lost wake-up: a message is deliverable and every thread sleeps"
+        );
+        Ok(())
+    }
+
     /// Who sleeps would be told to go on sleeping, and somebody works on what it waits for.
     fn check_waiters(&self) -> Result<(), String> {
         let walks = self
@@ -295,13 +309,14 @@ impl Sim {
             .iter()
             .any(|more| matches!(more, More::Flush | More::WakeAll(_)));
         for waiter in &self.waiters {
-            if waiter.told != Awaited::Pending || walks {
+            if waiter.told != Awaited::Pending || waiter.woken || walks {
                 continue;
             }
             let mut copy = self.table.clone();
             let mut seen = waiter.seen;
             let mut fx = Effects::new();
-            let place = self.cookies[&waiter.object].place;
+            let cookie = self.cookies.get(&waiter.object);
+            let place = cookie.map_or(u32::MAX, |cookie| cookie.place);
             let told = copy.await_open(place, &mut seen, &mut fx);
             ensure!(
                 told == Awaited::Pending,

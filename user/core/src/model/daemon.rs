@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The daemon's side: what it may do with the device and its anonymous fds, and whole daemons that
-//! serve until nothing is left.
+//! The daemon's side: what it may do with the device and its anonymous fds.
 
 use super::fault::Fault;
+use super::places::Model;
+use super::sim::Cause;
 use super::sim::Sim;
 use crate::errno::Errno;
+use crate::ondemand::answer::Opened;
+use crate::ondemand::delivery::Delivery;
 use crate::ondemand::delivery::Selected;
 use crate::ondemand::queue::Kind;
-use crate::ondemand::queue::Phase;
-use crate::ondemand::state::Awaited;
-use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use alloc::format;
 use alloc::string::String;
@@ -27,6 +27,17 @@ pub struct Held {
     pub kind: Kind,
     /// The place of the object, which an anonymous fd knows.
     pub place: u32,
+    /// Which daemon has it, see [`Sim::apart`].
+    pub owner: u8,
+}
+
+/// An open anonymous fd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fd {
+    /// The place of its object.
+    pub place: u32,
+    /// Which daemon has it, see [`Sim::apart`].
+    pub owner: u8,
 }
 
 /// What a `read` of the device began.
@@ -40,96 +51,124 @@ pub enum Begun {
     Message(Held),
 }
 
-/// Which daemon serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// The one that has served so far. It writes `restore` only if one before it has died.
-    Same,
-    /// Another one, after the death of the one before: it writes `restore` and knows every blob.
-    Successor,
-    /// Another one, after the death of the one before, that knows no blob.
-    Stranger,
-}
-
-/// Rounds that a daemon may take to end every READ; in one it deals with all that it can see.
-const ROUNDS: usize = 8;
-
 impl Sim {
+    fn message(&self, thread: u8, delivery: &Delivery<Model>) -> Held {
+        Held {
+            msg_id: delivery.msg_id,
+            object_id: delivery.object_id,
+            kind: delivery.kind,
+            place: delivery.object,
+            owner: if self.apart { thread } else { 0 },
+        }
+    }
+
+    fn set_awake(&mut self, thread: u8, on: bool) {
+        if let Some(awake) = &mut self.awake {
+            if let Some(awake) = awake.get_mut(usize::from(thread)) {
+                *awake = on;
+            }
+        }
+    }
+
     /// A thread of the daemon begins to `read` the device with a buffer of `room` bytes.
     pub fn begin(&mut self, thread: u8, room: usize) -> Begun {
-        let selected = self.hold(|table, fx| table.select(room, fx));
+        // The worst that a thread can do: after this read it sleeps, whatever it got, and it
+        // does so before anybody is woken for what is left.
+        self.set_awake(thread, false);
+        let selected = self.hold(Cause::Select, |table, fx| table.select(room, fx));
         let delivery = match selected {
             Selected::Nothing => return Begun::Nothing,
             Selected::TooSmall => return Begun::TooSmall,
             Selected::Message(delivery) => delivery,
         };
-        let held = Held {
-            msg_id: delivery.msg_id,
-            object_id: delivery.object_id,
-            kind: delivery.kind,
-            place: delivery.object,
-        };
+        let held = self.message(thread, &delivery);
         if self.deliveries.insert(thread, (delivery, false)).is_some() {
             self.violated(format!("thread {thread} reads twice at once"));
         }
         Begun::Message(held)
     }
 
-    /// The thread's message has been copied out. `None`: the table wants it not to be shown.
+    /// The thread's message has been copied out. `None`: the table wants it not to be shown, and
+    /// the thread looks for the next one.
     pub fn delivered(&mut self, thread: u8) -> Option<Held> {
         let (delivery, died) = self.deliveries.remove(&thread)?;
-        let held = Held {
-            msg_id: delivery.msg_id,
-            object_id: delivery.object_id,
-            kind: delivery.kind,
-            place: delivery.object,
-        };
+        let held = self.message(thread, &delivery);
+        let queued = self.table.view_is_queued(held.msg_id);
         let known = self.fds.contains_key(&held.object_id);
         let mut state = None;
-        let shown = self.hold(|table, fx| {
+        let mut shown = self.hold(Cause::Delivery, |table, fx| {
             let shown = table.delivered(&delivery, fx);
-            state = table
-                .view_objects()
-                .iter()
-                .find(|object| object.place == held.place)
-                .map(|object| object.state);
+            state = table.view_state(held.place);
             shown
         });
-        if !shown && self.fault != Fault::ShowRefused {
+        if !shown {
+            shown = match self.fault {
+                Fault::ShowRefused => true,
+                Fault::ShowEnded => !queued,
+                Fault::StaleRead if queued && matches!(held.kind, Kind::Read { .. }) => {
+                    self.table.spoil_deliver(held.msg_id, held.object_id);
+                    true
+                }
+                _ => false,
+            };
+        }
+        if died || !shown {
+            // The next daemon, which reads before it sleeps; or the same read goes on.
+            self.set_awake(thread, true);
+        }
+        if !shown {
             return None;
         }
-        match held.kind {
-            Kind::Open => {
-                if known || matches!(state, None | Some(State::Dropping)) {
-                    self.violated(format!("fd {} for a {state:?}", held.object_id));
-                }
-                self.fds.insert(held.object_id, held.place);
-                self.opens_shown += 1;
-            }
-            Kind::Read { .. } => {
-                let object_id = held.object_id;
-                if !known || state != Some(State::Open { object_id }) {
-                    self.violated(format!("READ under {object_id} of a {state:?}"));
-                }
-            }
-            Kind::Close { .. } if !known => {
-                self.violated(format!("CLOSE of closed fd {}", held.object_id));
-            }
-            Kind::Close { .. } => {}
+        if !queued {
+            self.violated(format!("{held:?} was shown after its end"));
+        }
+        self.expect_showable(&held, known, state);
+        if held.kind == Kind::Open {
+            let (place, owner) = (held.place, held.owner);
+            self.fds.insert(held.object_id, Fd { place, owner });
+            self.opens_shown += 1;
         }
         if !died {
             self.hand.push(held);
         } else if held.kind == Kind::Open {
-            self.orphans = true;
             self.close(held.object_id);
         }
         Some(held)
     }
 
+    fn expect_showable(&mut self, held: &Held, known: bool, state: Option<State>) {
+        let object_id = held.object_id;
+        match held.kind {
+            Kind::Open => {
+                if known || matches!(state, None | Some(State::Dropping)) {
+                    self.violated(format!("fd {object_id} for a {state:?}"));
+                }
+                let twice = self.hand.iter().any(|other| {
+                    other.msg_id == held.msg_id && self.fds.contains_key(&other.object_id)
+                });
+                if twice {
+                    self.violated(format!("{held:?} is held already, and its fd is open"));
+                }
+            }
+            Kind::Read { .. } => {
+                if !known || state != Some(State::Open { object_id }) {
+                    self.violated(format!("READ under {object_id} of a {state:?}"));
+                }
+            }
+            Kind::Close { .. } if !known => {
+                self.violated(format!("CLOSE of closed fd {object_id}"));
+            }
+            Kind::Close { .. } => {}
+        }
+    }
+
     /// The thread's message could not be copied out, or no fd was to be had.
     pub fn undeliver(&mut self, thread: u8) {
-        if let Some((delivery, _)) = self.deliveries.remove(&thread) {
-            self.hold(|table, fx| table.undeliver(&delivery, fx));
+        if let Some((delivery, died)) = self.deliveries.remove(&thread) {
+            self.hold(Cause::Delivery, |table, fx| table.undeliver(&delivery, fx));
+            if died {
+                self.set_awake(thread, true);
+            }
         }
     }
 
@@ -147,25 +186,54 @@ impl Sim {
     }
 
     /// `copen`, its first half: with a size (`Ok`) the file is then checked, see [`Sim::finish`].
+    ///
+    /// # Errors
+    ///
+    /// That of the table.
     pub fn copen(&mut self, msg_id: u32, answer: Result<(), Errno>) -> Result<(), Errno> {
-        let before = self.fingerprint();
-        let legal = self.table.view_requests().iter().any(|request| {
-            request.msg_id == msg_id
-                && request.kind == Kind::Open
-                && matches!(request.phase, Phase::Delivered { .. })
-        }) && self.table.view_objects().iter().any(|object| {
-            matches!(object.state, State::Reopening(Opening::Pending { msg_id: id }) if id == msg_id)
-        });
-        let result = self.hold(|table, fx| table.copen(msg_id, answer, fx));
-        self.expect_legal("copen", legal, result.as_ref().err().copied(), &before);
-        self.lay_down(msg_id);
+        let legal = self.table.view_takes_copen(msg_id);
+        let before = (!legal).then(|| self.table.clone());
+        let place = self.table.view_object_of(msg_id);
+        let held_back = match place {
+            Some(place) if self.fault == Fault::PutBackRefused => self.table.view_held_back(place),
+            _ => Vec::new(),
+        };
+        let result = self.tell_copen(msg_id, answer);
+        self.expect_legal("copen", legal, result.as_ref().err().copied());
+        if before.is_some_and(|before| !before.view_equals(&self.table)) {
+            self.violated("copen was refused and changed something".into());
+        }
+        self.lay_down(msg_id, None);
+        let refused = answer.is_err() || result.is_err();
+        if let (true, true, Some(place)) = (refused, legal, place) {
+            self.put_refused_back(place, &held_back);
+        }
         if let Some(opened) = result? {
             self.checks.push(opened);
         }
         Ok(())
     }
 
+    fn tell_copen(
+        &mut self,
+        msg_id: u32,
+        answer: Result<(), Errno>,
+    ) -> Result<Option<Opened<Model>>, Errno> {
+        if self.fault == Fault::LateAnswer && self.has_ended(msg_id) {
+            return Ok(None);
+        }
+        self.hold(Cause::Copen, |table, fx| table.copen(msg_id, answer, fx))
+    }
+
+    fn has_ended(&self, msg_id: u32) -> bool {
+        msg_id < self.next_msg && !self.table.view_is_queued(msg_id)
+    }
+
     /// `copen` with a size, whose check succeeds at once.
+    ///
+    /// # Errors
+    ///
+    /// That of [`Sim::copen`].
     pub fn copen_ok(&mut self, msg_id: u32) -> Result<(), Errno> {
         self.copen(msg_id, Ok(()))?;
         self.finish(self.checks.len() - 1, Ok(()));
@@ -173,228 +241,152 @@ impl Sim {
     }
 
     /// READ_COMPLETE on an anonymous fd.
+    ///
+    /// # Errors
+    ///
+    /// That of the table, `EBADFD` if the fd is closed.
     pub fn read_complete(&mut self, object_id: u32, msg_id: u32) -> Result<(), Errno> {
-        let place = *self.fds.get(&object_id).ok_or(Errno::EBADFD)?;
-        let before = self.fingerprint();
-        let legal = self.table.view_requests().iter().any(|request| {
-            request.msg_id == msg_id
-                && matches!(request.kind, Kind::Read { .. })
-                && request.object == place
-                && request.phase == Phase::Delivered { object_id }
-        });
-        let result = self.hold(|table, fx| table.read_complete(place, object_id, msg_id, fx));
-        self.expect_legal("cread", legal, result.err(), &before);
-        self.lay_down(msg_id);
+        let Some(Fd { place, .. }) = self.fds.get(&object_id).copied() else {
+            self.lay_down(msg_id, Some(object_id));
+            return Err(Errno::EBADFD);
+        };
+        let legal = self.table.view_takes_cread(place, object_id, msg_id);
+        let before = (!legal).then(|| self.table.clone());
+        let result = self.tell_complete(place, object_id, msg_id);
+        self.expect_legal("cread", legal, result.err());
+        if before.is_some_and(|before| !before.view_equals(&self.table)) {
+            self.violated("cread was refused and changed something".into());
+        }
+        self.lay_down(msg_id, Some(object_id));
         result
     }
 
-    /// The daemon forgets the message with this msg_id, unless the table still waits for the answer.
-    fn lay_down(&mut self, msg_id: u32) {
-        let waits = self.table.view_requests().iter().any(|request| {
-            request.msg_id == msg_id && matches!(request.phase, Phase::Delivered { .. })
-        });
-        if !waits {
-            self.hand.retain(|held| held.msg_id != msg_id);
+    fn tell_complete(&mut self, place: u32, object_id: u32, msg_id: u32) -> Result<(), Errno> {
+        if self.fault == Fault::LateAnswer && self.has_ended(msg_id) {
+            return Ok(());
         }
+        self.hold(Cause::Complete, |table, fx| {
+            table.read_complete(place, object_id, msg_id, fx)
+        })
     }
 
-    fn expect_legal(&mut self, what: &str, legal: bool, error: Option<Errno>, before: &str) {
+    /// The daemon has answered, and forgets what it held: an answer that is refused is the last word,
+    /// too.
+    fn lay_down(&mut self, msg_id: u32, object_id: Option<u32>) {
+        self.hand.retain(|held| {
+            let answered = match held.kind {
+                Kind::Open => object_id.is_none(),
+                Kind::Read { .. } => object_id == Some(held.object_id),
+                Kind::Close { .. } => false,
+            };
+            held.msg_id != msg_id || !answered
+        });
+    }
+
+    fn expect_legal(&mut self, what: &str, legal: bool, error: Option<Errno>) {
         let refused = error == Some(Errno::EINVAL);
         if refused == legal {
             self.violated(format!("{what}: legal {legal}, answered {error:?}"));
         }
-        if refused && self.fingerprint() != before {
-            self.violated(format!("{what} was refused and changed something"));
+    }
+
+    /// Every answer that is wrong now is refused, and changes nothing: `copen` of each number in the
+    /// queue and of two that are not, READ_COMPLETE of each on every open fd.
+    ///
+    /// # Errors
+    ///
+    /// Says what was accepted.
+    pub fn refuses_wrong_answers(&self) -> Result<(), String> {
+        let mut copy = self.clone();
+        let numbers = self
+            .table
+            .view_numbers()
+            .chain([self.next_msg, self.next_msg.wrapping_sub(1)]);
+        for msg_id in numbers {
+            if !self.table.view_takes_copen(msg_id) {
+                for answer in [Ok(()), Err(Errno::ENOENT)] {
+                    let told = copy.tell_copen(msg_id, answer).err();
+                    copy.expect_legal("copen", false, told);
+                }
+            }
+            for (object_id, fd) in &self.fds {
+                if !self.table.view_takes_cread(fd.place, *object_id, msg_id) {
+                    let told = copy.tell_complete(fd.place, *object_id, msg_id);
+                    copy.expect_legal("cread", false, told.err());
+                }
+            }
         }
+        if let Some(violation) = copy.violation {
+            return Err(violation);
+        }
+        if !copy.table.view_equals(&self.table) {
+            return Err("an answer was refused and changed something".into());
+        }
+        Ok(())
     }
 
     /// An anonymous fd is closed for good.
     pub fn close(&mut self, object_id: u32) {
-        if let Some(place) = self.fds.remove(&object_id) {
-            self.hold(|table, fx| table.fd_closed(place, object_id, fx));
+        let Some(Fd { place, .. }) = self.fds.remove(&object_id) else {
+            return;
+        };
+        let delivered = match self.fault {
+            Fault::LoseDelivered => self.table.view_delivered_reads(object_id),
+            _ => Vec::new(),
+        };
+        self.hold(Cause::Close, |table, fx| {
+            table.fd_closed(place, object_id, fx);
+        });
+        for msg_id in delivered {
+            self.table.spoil_deliver(msg_id, object_id);
         }
     }
 
     /// `restore`.
     pub fn restore(&mut self) {
         self.orphans = false;
-        self.hold(|table, fx| table.restore(fx));
+        let fault = self.fault;
+        self.hold(Cause::Restore, |table, fx| {
+            if fault != Fault::RestoreNothing {
+                table.restore(fx);
+            }
+            if fault == Fault::ReissueLiving {
+                table.spoil_reissue();
+            }
+        });
     }
 
     /// The daemon dies: its fds are closed, what it has read is lost. Threads that are in `read`
-    /// come out of it later, and what they got is lost too.
+    /// come out of it later, and what they got is lost too. Threads of the next daemon read before
+    /// they sleep.
     pub fn crash(&mut self) {
-        self.hand.clear();
+        self.dies(|_| true);
+    }
+
+    /// One of the daemons dies, see [`Sim::apart`].
+    pub fn die(&mut self, owner: u8) {
+        self.dies(|other| other == owner);
+    }
+
+    fn dies(&mut self, whose: impl Fn(u8) -> bool) {
+        self.hand.retain(|held| !whose(held.owner));
         self.orphans = true;
-        for (_, died) in self.deliveries.values_mut() {
-            *died = true;
+        for (thread, (_, died)) in &mut self.deliveries {
+            *died |= !self.apart || whose(*thread);
         }
-        let open: Vec<u32> = self.fds.keys().copied().collect();
+        for thread in (0..=u8::MAX).take(super::sim::THREADS) {
+            if (!self.apart || whose(thread)) && !self.deliveries.contains_key(&thread) {
+                self.set_awake(thread, true);
+            }
+        }
+        let open: Vec<u32> = self
+            .fds
+            .iter()
+            .filter(|(_, fd)| whose(fd.owner))
+            .map(|(object_id, _)| *object_id)
+            .collect();
         for object_id in open {
             self.close(object_id);
         }
-    }
-
-    /// Everybody does what is left to do, and this daemon serves, until nothing moves any more.
-    ///
-    /// # Errors
-    ///
-    /// Says which request or waiter is left behind, or that there was no end.
-    pub fn serve(mut self, policy: Policy) -> Result<Self, String> {
-        let must_succeed = self.readers_to_satisfy();
-        if policy == Policy::Same {
-            if self.orphans {
-                self.let_go();
-                self.restore();
-            }
-        } else {
-            self.crash();
-            self.let_go();
-            self.restore();
-        }
-        let mut rounds = 0;
-        while self.round(policy) {
-            rounds += 1;
-            if rounds > ROUNDS {
-                return Err(format!("{policy:?}: no end after {ROUNDS} rounds"));
-            }
-            self.check()?;
-        }
-        self.check()?;
-        for (label, account) in &self.ledger {
-            if account.outcome.is_none() && matches!(account.kind, Kind::Read { .. }) {
-                return Err(format!("{policy:?}: READ {label} never ends"));
-            }
-            if policy == Policy::Successor
-                && must_succeed.contains(label)
-                && account.outcome != Some(Ok(()))
-            {
-                return Err(format!(
-                    "{policy:?}: READ {label} ends {:?}",
-                    account.outcome
-                ));
-            }
-        }
-        match self
-            .waiters
-            .iter()
-            .find(|waiter| waiter.told == Awaited::Pending)
-        {
-            Some(waiter) => Err(format!("{policy:?}: {waiter:?} never ends")),
-            None => Ok(self),
-        }
-    }
-
-    /// READs for which a daemon that knows everything has no excuse.
-    fn readers_to_satisfy(&mut self) -> Vec<u64> {
-        if self.table.is_dead() {
-            return Vec::new();
-        }
-        let objects = self.table.view_objects();
-        self.table
-            .view_requests()
-            .iter()
-            .filter(|request| {
-                matches!(request.kind, Kind::Read { .. })
-                    && !matches!(request.phase, Phase::Failed(_))
-                    && objects.iter().any(|object| {
-                        object.place == request.object && object.state != State::Dropping
-                    })
-            })
-            .map(|request| request.ticket)
-            .collect()
-    }
-
-    /// All threads come out of `read`.
-    fn let_go(&mut self) {
-        let threads: Vec<u8> = self.deliveries.keys().copied().collect();
-        for thread in threads {
-            self.delivered(thread);
-        }
-    }
-
-    /// Deals with all that is to be seen; `false` if there was nothing.
-    fn round(&mut self, policy: Policy) -> bool {
-        let mut moved = !self.pending.is_empty() || !self.deliveries.is_empty();
-        self.resume_all();
-        self.let_go();
-        while !self.works.is_empty() {
-            moved = true;
-            // A refusal is the ordinary end of a work that came too late.
-            let _: Result<u32, Errno> = self.work(0, Ok(()));
-        }
-        while !self.checks.is_empty() {
-            moved = true;
-            self.finish(0, Ok(()));
-        }
-        while let Some(_held) = self.read_next() {
-            moved = true;
-        }
-        for held in core::mem::take(&mut self.hand) {
-            moved = true;
-            let open = self.fds.contains_key(&held.object_id);
-            // What was held may have ended meanwhile: EINVAL is no news to a daemon.
-            let _: Result<(), Errno> = match held.kind {
-                Kind::Open if open && policy != Policy::Stranger => self.copen(held.msg_id, Ok(())),
-                Kind::Open => {
-                    self.close(held.object_id);
-                    self.copen(held.msg_id, Err(Errno::ENOENT))
-                }
-                Kind::Read { .. } => self.read_complete(held.object_id, held.msg_id),
-                Kind::Close { object_id } => {
-                    self.close(object_id);
-                    Ok(())
-                }
-            };
-        }
-        moved
-    }
-
-    /// The cache goes away: every object is dropped, every fd closed, with or without `flush` first.
-    ///
-    /// # Errors
-    ///
-    /// Says what is left in the table.
-    pub fn tear_down(mut self, flush: bool) -> Result<(), String> {
-        if flush {
-            self.flush();
-        }
-        let objects: Vec<u32> = self
-            .cookies
-            .iter()
-            .filter(|(_, cookie)| !cookie.dropped)
-            .map(|(label, _)| *label)
-            .collect();
-        for object in objects {
-            self.drop_object(object);
-        }
-        self.let_go();
-        self.resume_all();
-        while !self.works.is_empty() {
-            // Nothing wants to be opened any more.
-            let _: Result<u32, Errno> = self.work(0, Ok(()));
-        }
-        while !self.checks.is_empty() {
-            self.finish(0, Ok(()));
-        }
-        self.crash();
-        self.resume_all();
-        self.check()?;
-        let requests = self.table.view_requests();
-        let objects = self.table.view_objects();
-        if !requests.is_empty() || !objects.is_empty() {
-            return Err(format!("left after the end: {requests:?} {objects:?}"));
-        }
-        if let Some((label, account)) = self
-            .ledger
-            .iter()
-            .find(|(_, account)| account.outcome.is_none())
-        {
-            return Err(format!("request {label} was lost: {account:?}"));
-        }
-        if let Some((label, _)) = self.cookies.iter().find(|(_, cookie)| !cookie.forgotten) {
-            return Err(format!("object {label} was never given back"));
-        }
-        Ok(())
     }
 }

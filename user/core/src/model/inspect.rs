@@ -5,15 +5,15 @@
 //! It lies below `ondemand` in the host crate only, since that is where the fields are visible. The
 //! module is built without it.
 
+use crate::model::places::Model;
 use crate::ondemand::answer::Opened;
 use crate::ondemand::delivery::Delivery;
-use crate::ondemand::queue::Effects;
 use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Request;
-use crate::ondemand::queue::Slots;
 use crate::ondemand::state::Object;
+use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
 use alloc::vec::Vec;
@@ -72,63 +72,136 @@ pub struct ObjectView<H> {
     pub untold: bool,
 }
 
-impl<E: Env> Table<E>
-where
-    E::Ticket: Clone,
-{
+impl Table<Model> {
     /// The queue, by msg_id.
-    pub fn view_requests(&mut self) -> Vec<RequestView<E::Ticket>> {
-        let mut views = Vec::new();
-        let mut at = self.requests.first(0);
-        while let Some(msg_id) = at {
-            let marked = self.requests.first_marked(msg_id, msg_id) == Some(msg_id);
-            if let Some(request) = self.requests.get(msg_id) {
-                views.push(RequestView {
-                    msg_id,
-                    kind: request.kind,
-                    phase: request.phase,
-                    object: request.object,
-                    reissue: request.reissue,
-                    marked,
-                    prev: request.prev,
-                    next: request.next,
-                    due: request.due,
-                    due_prev: request.due_prev,
-                    due_next: request.due_next,
-                    ticket: request.ticket.clone(),
-                });
-            }
-            at = msg_id
-                .checked_add(1)
-                .and_then(|next| self.requests.first(next));
-        }
-        views
+    pub fn view_requests(&self) -> Vec<RequestView<u64>> {
+        self.requests
+            .iter()
+            .map(|(msg_id, marked, request)| RequestView {
+                msg_id,
+                kind: request.kind,
+                phase: request.phase,
+                object: request.object,
+                reissue: request.reissue,
+                marked,
+                prev: request.prev,
+                next: request.next,
+                due: request.due,
+                due_prev: request.due_prev,
+                due_next: request.due_next,
+                ticket: request.ticket,
+            })
+            .collect()
     }
 
     /// The objects, by place.
-    pub fn view_objects(&mut self) -> Vec<ObjectView<E::Handle>> {
-        let mut views = Vec::new();
-        let mut at = self.objects.first(0);
-        while let Some(place) = at {
-            if let Some(object) = self.objects.get(place) {
-                views.push(ObjectView {
-                    place,
-                    handle: object.handle.clone(),
-                    state: object.state,
-                    fd: object.fd,
-                    fds: object.fds,
-                    head: object.head,
-                    tail: object.tail,
-                    ready: object.ready,
-                    failures: object.failures,
-                    untold: object.untold,
-                });
-            }
-            at = place
-                .checked_add(1)
-                .and_then(|next| self.objects.first(next));
-        }
-        views
+    pub fn view_objects(&self) -> Vec<ObjectView<u32>> {
+        self.objects
+            .iter()
+            .map(|(place, _, object)| ObjectView {
+                place,
+                handle: object.handle,
+                state: object.state,
+                fd: object.fd,
+                fds: object.fds,
+                head: object.head,
+                tail: object.tail,
+                ready: object.ready,
+                failures: object.failures,
+                untold: object.untold,
+            })
+            .collect()
+    }
+
+    /// Whether two tables hold the same.
+    pub fn view_equals(&self, other: &Self) -> bool {
+        self.view_requests() == other.view_requests()
+            && self.view_objects() == other.view_objects()
+            && self.cursor == other.cursor
+            && self.dead == other.dead
+            && self.last_object_id == other.last_object_id
+            && self.view_due() == other.view_due()
+    }
+
+    fn find(&self, msg_id: u32) -> Option<&Request<Model>> {
+        let mut all = self.requests.iter();
+        all.find(|(id, _, _)| *id == msg_id)
+            .map(|(_, _, request)| request)
+    }
+
+    /// The numbers of the queue.
+    pub fn view_numbers(&self) -> impl Iterator<Item = u32> + '_ {
+        self.requests.iter().map(|(msg_id, _, _)| msg_id)
+    }
+
+    /// Whether there is a request with this number.
+    pub fn view_is_queued(&self, msg_id: u32) -> bool {
+        self.find(msg_id).is_some()
+    }
+
+    /// Whether the daemon has it under this object_id.
+    pub fn view_waits(&self, msg_id: u32, object_id: u32) -> bool {
+        self.find(msg_id)
+            .is_some_and(|request| request.phase == Phase::Delivered { object_id })
+    }
+
+    /// The place of a request's object.
+    pub fn view_object_of(&self, msg_id: u32) -> Option<u32> {
+        self.find(msg_id).map(|request| request.object)
+    }
+
+    /// Whether an object lies at this place.
+    pub fn view_is_object(&self, place: u32) -> bool {
+        self.view_state(place).is_some()
+    }
+
+    /// The state of the object at this place.
+    pub fn view_state(&self, place: u32) -> Option<State> {
+        let mut all = self.objects.iter();
+        all.find(|(at, _, _)| *at == place)
+            .map(|(_, _, object)| object.state)
+    }
+
+    /// Whether `copen` with this number answers an OPEN, as the protocol has it.
+    pub fn view_takes_copen(&self, msg_id: u32) -> bool {
+        self.find(msg_id).is_some_and(|request| {
+            request.kind == Kind::Open
+                && matches!(request.phase, Phase::Delivered { .. })
+                && self.view_state(request.object)
+                    == Some(State::Reopening(Opening::Pending { msg_id }))
+        })
+    }
+
+    /// Whether READ_COMPLETE with this number on this fd answers a READ, as the protocol has it.
+    pub fn view_takes_cread(&self, place: u32, object_id: u32, msg_id: u32) -> bool {
+        self.find(msg_id).is_some_and(|request| {
+            matches!(request.kind, Kind::Read { .. })
+                && request.object == place
+                && request.phase == Phase::Delivered { object_id }
+        })
+    }
+
+    fn numbers_of(&self, wanted: impl Fn(&Request<Model>) -> bool) -> Vec<u32> {
+        self.requests
+            .iter()
+            .filter(|(_, _, request)| wanted(request))
+            .map(|(msg_id, _, _)| msg_id)
+            .collect()
+    }
+
+    /// The READs that are held back for an object, or fail with its opening.
+    pub fn view_held_back(&self, place: u32) -> Vec<u32> {
+        self.numbers_of(|request| {
+            request.object == place && matches!(request.phase, Phase::Parked | Phase::Failed(_))
+        })
+    }
+
+    /// The READs that were delivered under this object_id.
+    pub fn view_delivered_reads(&self, object_id: u32) -> Vec<u32> {
+        self.numbers_of(|request| {
+            matches!(request.kind, Kind::Read { .. })
+                && request.phase == Phase::Delivered { object_id }
+        })
     }
 
     /// The ends of the list of requests with a deadline.
@@ -157,10 +230,7 @@ where
         copy.cursor = self.cursor;
         copy.last_object_id = self.last_object_id;
         (copy.first_due, copy.last_due) = (self.first_due, self.last_due);
-        if self.is_dead() {
-            // Sets the flag; what it leaves to do is left to the original's caller.
-            copy.flush(&mut Effects::new());
-        }
+        copy.dead = self.dead;
         copy
     }
 }

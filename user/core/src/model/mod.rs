@@ -10,16 +10,22 @@
 //! order of events can be tried. After each step [`Sim::check`] holds the table against its
 //! invariants, and [`Sim::serve`] and [`Sim::tear_down`] show on a copy that what has begun can end.
 //!
+//! [`Sim::key`] writes down all that makes a difference to what can follow, so that an exploration
+//! (the crate `ondemand-model`) knows equal situations when it meets them.
+//!
 //! A [`Fault`] breaks one rule on purpose, to show that the checks would notice.
 
 pub mod check;
 pub mod daemon;
 pub mod event;
 pub mod fault;
+pub mod kernel;
+pub mod key;
 pub mod places;
+pub mod serving;
 pub mod sim;
 
-pub use daemon::Policy;
 pub use event::Event;
 pub use fault::Fault;
+pub use serving::Policy;
 pub use sim::Sim;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The kernel's side: who enqueues, who waits, and who carries out effects.
+//! A table and everybody around it: what there is, and how one hold of the lock is carried out.
 
+use super::daemon::Fd;
 use super::daemon::Held;
 use super::fault::Fault;
+use super::places::Inline;
 use super::places::Model;
-use super::places::Place;
 use super::places::Places;
 use crate::errno::Errno;
 use crate::ondemand::answer::Opened;
@@ -18,7 +19,6 @@ use crate::ondemand::queue::Request;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::Object;
 use crate::ondemand::table::Table;
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -32,6 +32,8 @@ pub const READ_SIZE: usize = 32;
 pub const CLOSE_SIZE: usize = 16;
 /// Bytes of the buffer of a reader that brings too little for an OPEN.
 pub const SMALL_ROOM: usize = 32;
+/// Threads of the daemon that sleep and are woken one at a time.
+pub const THREADS: usize = 2;
 
 /// An object as fscache knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,26 @@ pub struct Waiter {
     pub seen: Option<u32>,
     /// What it was told.
     pub told: Awaited,
+    /// Woken, and about to ask again.
+    pub woken: bool,
+}
+
+/// Which event holds the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Enqueue,
+    Await,
+    Select,
+    Delivery,
+    Copen,
+    Complete,
+    Close,
+    Restore,
+    Cancel,
+    Expire,
+    Drop,
+    Flush,
+    Resume,
 }
 
 /// A table and everybody around it.
@@ -78,10 +100,14 @@ pub struct Sim {
     pub clock: u64,
     /// Where the search for a free object's place begins.
     pub next_place: u32,
-    /// Every request there ever was, by label.
+    /// Every request there ever was, by label; see [`Sim::forget_history`].
     pub ledger: BTreeMap<u64, Account>,
-    /// Every object there ever was, by label.
+    /// The next request's label.
+    pub(super) next_label: u64,
+    /// Every object there ever was, by label; see [`Sim::forget_history`].
     pub cookies: BTreeMap<u32, Cookie>,
+    /// The next object's label.
+    pub(super) next_cookie: u32,
     /// Queued works: the objects whose OPEN is to be sent.
     pub works: Vec<u32>,
     /// Walks that one hold of the lock did not finish.
@@ -92,12 +118,20 @@ pub struct Sim {
     pub checks: Vec<Opened<Model>>,
     /// What the daemon holds and has not answered.
     pub hand: Vec<Held>,
-    /// Open anonymous fds by object_id, with the places of their objects.
-    pub fds: BTreeMap<u32, u32>,
+    /// Open anonymous fds by object_id.
+    pub fds: BTreeMap<u32, Fd>,
     /// Who waits, or waited, for an opening.
     pub waiters: Vec<Waiter>,
+    /// Waiters look again in a step of their own, go on to read, and leave `waiters` when told.
+    pub readers_go_on: bool,
+    /// Objects whose readers were told that they are ready, and that are about to ask for a range.
+    pub going: Vec<u32>,
     /// A thread of the daemon sleeps in `poll`. It does so whenever it can.
     pub asleep: bool,
+    /// Threads of the daemon sleep after each read, and are woken one at a time: which are awake.
+    pub awake: Option<[bool; THREADS]>,
+    /// Each thread is a daemon of its own.
+    pub apart: bool,
     /// Effects that woke the daemon.
     pub wakes: u32,
     /// OPENs that were shown to the daemon.
@@ -110,18 +144,16 @@ pub struct Sim {
 impl Sim {
     /// An empty table, and a rule to break.
     pub fn new(fault: Fault) -> Self {
-        let forget_every = match fault {
-            Fault::ForgetMark(every) => Some(every),
-            _ => None,
-        };
         Sim {
-            table: Table::new(Places::new(forget_every), Places::new(None)),
+            table: Table::new(Places::with_fault(fault), Places::new()),
             fault,
             next_msg: 0,
             clock: 0,
             next_place: 0,
             ledger: BTreeMap::new(),
+            next_label: 0,
             cookies: BTreeMap::new(),
+            next_cookie: 0,
             works: Vec::new(),
             pending: Vec::new(),
             deliveries: BTreeMap::new(),
@@ -129,12 +161,21 @@ impl Sim {
             hand: Vec::new(),
             fds: BTreeMap::new(),
             waiters: Vec::new(),
+            readers_go_on: false,
+            going: Vec::new(),
             asleep: true,
+            awake: None,
+            apart: false,
             wakes: 0,
             opens_shown: 0,
             orphans: false,
             violation: None,
         }
+    }
+
+    /// The first rule that was broken.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
     }
 
     /// Notes that a rule was broken; the first is kept.
@@ -145,6 +186,7 @@ impl Sim {
     /// One hold of the lock, and what the caller does after it.
     pub(super) fn hold<R>(
         &mut self,
+        cause: Cause,
         call: impl FnOnce(&mut Table<Model>, &mut Effects<Model>) -> R,
     ) -> R {
         let mut fx = Effects::new();
@@ -152,22 +194,23 @@ impl Sim {
         let mut woken = Vec::new();
         for effect in fx.drain() {
             match effect {
-                Effect::Complete(request, outcome) => self.end(request.ticket, outcome),
-                Effect::Expire(request, object) => self.expired(&request, object),
-                Effect::WakeDaemon if self.fault == Fault::DropWake => {}
-                Effect::WakeDaemon => {
-                    self.asleep = false;
-                    self.wakes += 1;
-                }
+                Effect::Complete(request, outcome) => self.complete(cause, request, outcome),
+                Effect::Expire(request, object) => self.expired(cause, &request, object),
+                Effect::WakeDaemon => self.wake_daemon(cause),
                 Effect::WakeObject(_) if self.fault == Fault::DropObjectWake => {}
                 Effect::WakeObject(object) => woken.push(object),
                 Effect::Reopen(_) if self.fault == Fault::DropReopen => {}
-                Effect::Reopen(object) => self.works.push(object),
-                Effect::Forget(entry) => self.forget(*entry.handle()),
+                Effect::Reopen(object) => self.queue_work(object),
+                Effect::Forget(entry) => self.forget(entry),
             }
         }
         if let Some(more) = fx.take_more() {
-            if self.fault != Fault::SkipResume {
+            let lost = match self.fault {
+                Fault::SkipResume => true,
+                Fault::FlushLeaves => more == More::Flush,
+                _ => false,
+            };
+            if !lost {
                 self.pending.push(more);
             }
         }
@@ -178,8 +221,38 @@ impl Sim {
         result
     }
 
+    /// A work that is queued already is not queued twice.
+    pub(super) fn queue_work(&mut self, object: u32) {
+        if !self.works.contains(&object) {
+            self.works.push(object);
+        }
+    }
+
+    /// Wakes one sleeping thread, if there is one.
+    fn wake_daemon(&mut self, cause: Cause) {
+        if self.fault == Fault::DropWake {
+            return;
+        }
+        self.asleep = false;
+        self.wakes += 1;
+        if self.fault == Fault::WakeNoNext && matches!(cause, Cause::Select | Cause::Delivery) {
+            return;
+        }
+        if let Some(awake) = &mut self.awake {
+            let sleeper = (0..=u8::MAX)
+                .zip(awake)
+                .find(|(thread, awake)| !**awake && !self.deliveries.contains_key(thread));
+            if let Some((_, awake)) = sleeper {
+                *awake = true;
+            }
+        }
+    }
+
     /// The daemon's poller: it must not sleep while a message is deliverable, unless the walk that
     /// found the message goes on and wakes it at its end. Then it goes back to sleep if it can.
+    ///
+    /// Of threads that are woken one at a time, one must be awake, or be reading: what it leaves
+    /// behind is then its to pass on.
     pub(super) fn poll(&mut self) {
         let readable = self.table.readable();
         let walk_goes_on = self
@@ -192,27 +265,61 @@ impl Sim {
         self.asleep = !readable;
     }
 
-    pub(super) fn end(&mut self, label: u64, outcome: Result<(), Errno>) {
-        let again = match self.ledger.get_mut(&label) {
-            Some(account) => account.outcome.replace(outcome).is_some(),
-            None => true,
+    fn complete(
+        &mut self,
+        cause: Cause,
+        request: Inline<Request<Model>>,
+        outcome: Result<(), Errno>,
+    ) {
+        let answered = cause == Cause::Complete;
+        if answered && self.fault == Fault::LoseAnswer {
+            return;
+        }
+        if answered && self.fault == Fault::AnswerTwice {
+            self.table.spoil_put_request_back(request.clone());
+        }
+        self.end(cause, request.ticket, outcome);
+    }
+
+    /// A request ends: once, and as the event allows.
+    pub(super) fn end(&mut self, cause: Cause, label: u64, outcome: Result<(), Errno>) {
+        let Some(account) = self.ledger.get_mut(&label) else {
+            self.violated(format!("request {label} ended again"));
+            return;
+        };
+        let again = account.outcome.replace(outcome).is_some();
+        let fits = match (account.kind, outcome, cause) {
+            (_, _, Cause::Enqueue) => outcome.is_err(),
+            (Kind::Read { .. }, Ok(()), Cause::Complete) => true,
+            (Kind::Read { .. }, Err(Errno::EINTR), Cause::Cancel) => true,
+            (Kind::Open, _, Cause::Copen) => true,
+            (Kind::Close { .. }, Ok(()), Cause::Delivery | Cause::Close) => true,
+            (Kind::Close { .. }, Err(Errno::ECANCELED), Cause::Drop) => true,
+            (Kind::Read { .. } | Kind::Open, Err(Errno::ETIMEDOUT), Cause::Expire) => true,
+            (_, Err(Errno::EIO), Cause::Resume) => true,
+            _ => false,
         };
         if again {
             self.violated(format!("request {label} ended twice"));
         }
+        if !fits {
+            self.violated(format!("request {label} ended {outcome:?} by {cause:?}"));
+        }
     }
 
-    fn expired(&mut self, request: &Request<Model>, object: u32) {
+    fn expired(&mut self, cause: Cause, request: &Request<Model>, object: u32) {
         let label = request.ticket;
-        if self.ledger[&label].object != object {
+        let owner = self.ledger.get(&label).map(|account| account.object);
+        if owner != Some(object) {
             self.violated(format!("request {label} expired for object {object}"));
         }
-        self.end(label, Err(Errno::ETIMEDOUT));
+        self.end(cause, label, Err(Errno::ETIMEDOUT));
     }
 
-    fn forget(&mut self, label: u32) {
+    fn forget(&mut self, entry: Inline<Object<Model>>) {
+        let label = *entry.handle();
         let Some(cookie) = self.cookies.get_mut(&label) else {
-            self.violated(format!("unknown object {label} was forgotten"));
+            self.violated(format!("object {label} was forgotten again"));
             return;
         };
         let again = core::mem::replace(&mut cookie.forgotten, true);
@@ -220,208 +327,46 @@ impl Sim {
         if again || !cookie.dropped {
             self.violated(format!("object {label} was forgotten twice or too early"));
         }
-        if self.fds.values().any(|at| *at == place) {
+        if self.fds.values().any(|fd| fd.place == place) {
             self.violated(format!("object {label} was forgotten with an fd open"));
         }
-        if self.fault == Fault::ReusePlace {
-            self.next_place = place;
+        match self.fault {
+            Fault::ReusePlace => self.next_place = place,
+            Fault::KeepEntry => self.table.spoil_put_object_back(place, entry),
+            _ => {}
         }
-    }
-
-    fn request(&mut self, kind: Kind, object: u32) -> (u64, Place, Box<Request<Model>>) {
-        let size = match kind {
-            Kind::Open => OPEN_SIZE,
-            Kind::Close { .. } => CLOSE_SIZE,
-            Kind::Read { .. } => READ_SIZE,
-        };
-        let label = self.ledger.len() as u64;
-        let account = Account {
-            kind,
-            object,
-            outcome: None,
-        };
-        self.ledger.insert(label, account);
-        let taken = self.table.view_requests();
-        let place = Place::reserve(&mut self.next_msg, |id| {
-            taken.iter().any(|request| request.msg_id == id)
-        });
-        let mut request = Box::new(Request::new(kind, size, label));
-        if !matches!(kind, Kind::Close { .. }) {
-            self.clock += 1;
-            request.due = Some(self.clock);
-        }
-        (label, place, request)
-    }
-
-    fn place_of(&self, object: u32) -> u32 {
-        self.cookies[&object].place
-    }
-
-    /// fscache looks a cookie up. Tells the object's label, `None` if the cache is dead.
-    pub fn admit(&mut self) -> Option<u32> {
-        let label = u32::try_from(self.cookies.len()).ok()?;
-        let taken = self.table.view_objects();
-        let place = Place::reserve(&mut self.next_place, |id| {
-            taken.iter().any(|object| object.place == id)
-        });
-        let object = Box::new(Object::new(label));
-        let place = self
-            .hold(|table, _| table.admit(place, object))
-            .map_err(|(_, object)| assert_eq!(*object.handle(), label))
-            .ok()?;
-        self.works.push(label);
-        let cookie = Cookie {
-            place,
-            dropped: false,
-            forgotten: false,
-        };
-        self.cookies.insert(label, cookie);
-        Some(label)
-    }
-
-    /// Runs the work at `index`: sends the OPEN, or with an error, finds no memory for it.
-    pub fn work(&mut self, index: usize, memory: Result<(), Errno>) -> Result<u32, Errno> {
-        let object = self.works.remove(index);
-        let place = self.place_of(object);
-        if let Err(errno) = memory {
-            self.hold(|table, fx| table.abort_open(place, errno, fx));
-            return Err(errno);
-        }
-        let (label, number, request) = self.request(Kind::Open, object);
-        self.enqueued(label, |table, fx| {
-            match table.enqueue_open(place, number, request, fx) {
-                Ok(msg_id) => Ok(msg_id),
-                Err(refused) => Err((refused.errno, refused.request)),
-            }
-        })
-    }
-
-    /// A reader asks for a range. Tells the READ's label and its msg_id.
-    pub fn read(&mut self, object: u32) -> Result<(u64, u32), Errno> {
-        let place = self.place_of(object);
-        let kind = Kind::Read { off: 0, len: 4096 };
-        let (label, number, request) = self.request(kind, object);
-        let msg_id = self.enqueued(label, |table, fx| {
-            match table.enqueue_read(place, number, request, fx) {
-                Ok(msg_id) => Ok(msg_id),
-                Err(refused) => Err((refused.errno, refused.request)),
-            }
-        })?;
-        Ok((label, msg_id))
-    }
-
-    fn enqueued(
-        &mut self,
-        label: u64,
-        call: impl FnOnce(
-            &mut Table<Model>,
-            &mut Effects<Model>,
-        ) -> Result<u32, (Errno, Box<Request<Model>>)>,
-    ) -> Result<u32, Errno> {
-        match self.hold(call) {
-            Ok(msg_id) => Ok(msg_id),
-            Err((errno, request)) => {
-                if request.ticket != label {
-                    self.violated(format!("request {label} came back as another"));
-                }
-                self.end(label, Err(errno));
-                Err(errno)
-            }
-        }
-    }
-
-    /// A signal kills the reader whose READ has this msg_id. `false`: it had ended already.
-    pub fn cancel(&mut self, msg_id: u32) -> bool {
-        match self.hold(|table, _| table.cancel(msg_id)) {
-            Some(request) => {
-                self.end(request.ticket, Err(Errno::EINTR));
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A reader waits for the object's first opening. Tells the waiter's index.
-    pub fn wait(&mut self, object: u32) -> usize {
-        self.waiters.push(Waiter {
-            object,
-            seen: None,
-            told: Awaited::Pending,
-        });
-        let index = self.waiters.len() - 1;
-        self.ask(index);
-        index
-    }
-
-    fn ask(&mut self, index: usize) {
-        let place = self.place_of(self.waiters[index].object);
-        let mut seen = self.waiters[index].seen;
-        let told = self.hold(|table, fx| table.await_open(place, &mut seen, fx));
-        self.waiters[index].seen = seen;
-        self.waiters[index].told = told;
     }
 
     fn wake_waiters(&mut self, object: u32) {
         for index in 0..self.waiters.len() {
-            let waiter = &self.waiters[index];
-            if waiter.object == object && waiter.told == Awaited::Pending {
+            let waiter = &mut self.waiters[index];
+            if waiter.object != object || waiter.told != Awaited::Pending {
+                continue;
+            }
+            if self.readers_go_on {
+                waiter.woken = true;
+            } else {
                 self.ask(index);
             }
         }
     }
 
-    /// So much time passes that the oldest request is due, and no other. `false`: there is none.
-    pub fn expire(&mut self) -> bool {
-        let Some(now) = self.table.next_due() else {
-            return false;
-        };
-        let next = self.hold(|table, fx| table.expire(now, fx));
-        if next.is_some_and(|next| next <= now) {
-            self.violated(format!("what was due at {now} is due at {next:?}"));
+    /// Forgets what can make no difference any more: requests that have ended, objects that are
+    /// gone, works of such objects, messages in the daemon's hand that nobody waits for.
+    pub fn forget_history(&mut self) {
+        self.ledger.retain(|_, account| account.outcome.is_none());
+        let gone = |cookie: &Cookie| cookie.dropped && cookie.forgotten;
+        if self.cookies.values().any(gone) {
+            self.cookies.retain(|_, cookie| !gone(cookie));
+            let cookies = &self.cookies;
+            self.works.retain(|object| cookies.contains_key(object));
         }
-        true
-    }
-
-    /// fscache withdraws the cookie. `true`: a CLOSE was queued.
-    pub fn drop_object(&mut self, object: u32) -> bool {
-        let place = self.place_of(object);
-        if let Some(cookie) = self.cookies.get_mut(&object) {
-            cookie.dropped = true;
-        }
-        let (label, number, request) = self.request(Kind::Close { object_id: 0 }, object);
-        let close = Some((number, request));
-        let unused = self.hold(|table, fx| table.drop_object(place, close, fx));
-        if let Some((_, request)) = unused {
-            if request.ticket != label {
-                self.violated(format!("CLOSE {label} came back as another"));
-            }
-            self.end(label, Err(Errno::ECANCELED));
-            return false;
-        }
-        true
-    }
-
-    /// The cache dies.
-    pub fn flush(&mut self) {
-        self.hold(|table, fx| table.flush(fx));
-    }
-
-    /// Goes on with the unfinished walk at `index`.
-    pub fn resume(&mut self, index: usize) {
-        let more = self.pending.remove(index);
-        self.hold(|table, fx| table.resume(more, fx));
-    }
-
-    /// Finishes all walks.
-    pub fn resume_all(&mut self) {
-        while !self.pending.is_empty() {
-            self.resume(0);
-        }
-    }
-
-    /// Finishes the check of a file at `index`.
-    pub fn finish(&mut self, index: usize, outcome: Result<(), Errno>) {
-        let opened = self.checks.remove(index);
-        self.hold(|table, fx| table.copen_finish(&opened, outcome, fx));
+        let (table, fds) = (&self.table, &self.fds);
+        self.hand.retain(|held| match held.kind {
+            Kind::Close { object_id } => fds.contains_key(&object_id),
+            // As long as its fd is open nobody else is to be sent this OPEN.
+            Kind::Open if fds.contains_key(&held.object_id) => table.view_is_queued(held.msg_id),
+            _ => table.view_waits(held.msg_id, held.object_id),
+        });
     }
 }
