@@ -116,6 +116,10 @@ test-c: ## the selftests against the kernel's own cachefiles, for comparison
 fuzz: ## fuzz the pure files, FUZZ_TIME seconds a target
 	@scripts/fuzz --seconds $(FUZZ_TIME)
 
+.PHONY: model
+model: ## explore every order of events of the request table, the large scopes, too
+	@PATH=/usr/bin:$$PATH cargo run --locked --manifest-path user/Cargo.toml -p ondemand-model -- --large
+
 .PHONY: check
 check: ## the rings, SAFETY comments, licences, file lengths, formatting
 	@scripts/check
