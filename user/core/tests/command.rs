@@ -308,6 +308,7 @@ fn to_text(command: &Command<'_>) -> Vec<u8> {
         Command::Bind(Mode::OnDemand) => b"bind ondemand".to_vec(),
         Command::Restore => b"restore".to_vec(),
         Command::Debug(mask) => format!("debug {mask}").into_bytes(),
+        Command::Timeout(seconds) => format!("timeout {seconds}").into_bytes(),
         Command::Limit {
             resource,
             mark,
