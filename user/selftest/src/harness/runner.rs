@@ -35,6 +35,7 @@ use super::known;
 use super::known::Known;
 use super::procfs;
 use super::raw;
+use super::stops;
 use super::wait::eventually;
 use super::wait::readable;
 use super::Context;
@@ -181,6 +182,7 @@ impl Runner {
         let ended = wait_for(&child, test.deadline)?;
         if !ended {
             diagnostics.extend(procfs::suspicious_stacks(session));
+            stops::release_all();
         }
         let gone = end_session(&mut child, session);
 
