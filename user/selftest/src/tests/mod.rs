@@ -25,6 +25,11 @@ mod mockd;
 mod mockd_process;
 mod module;
 mod opening;
+mod races;
+mod races_answers;
+mod races_ending;
+mod races_opening;
+mod races_reading;
 mod reading;
 mod reopening;
 mod security;
@@ -46,6 +51,11 @@ pub fn all() -> Vec<Test> {
         reopening::TESTS,
         failover::TESTS,
         deadline::TESTS,
+        races::TESTS,
+        races_answers::TESTS,
+        races_opening::TESTS,
+        races_reading::TESTS,
+        races_ending::TESTS,
         store::TESTS,
         told_size::TESTS,
         healing::TESTS,
