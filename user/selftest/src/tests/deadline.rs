@@ -22,6 +22,7 @@ use crate::harness::same;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Image;
+use crate::harness::Stops;
 use crate::harness::Task;
 use crate::harness::Test;
 use crate::harness::MOUNT_FAILS;
@@ -57,6 +58,11 @@ pub(crate) const TESTS: &[Test] = &[
         "d17_answered_in_time",
         "a deadline that takes what was answered, or counts from the mount on",
         answered_in_time,
+    ),
+    Test::new(
+        "d17_stop_expiry_newer_queued",
+        "a request that ends late, since the work that looks for it was queued for a newer one",
+        newer_queued,
     ),
     Test::new(
         "d17_expiry_is_told",
@@ -223,6 +229,45 @@ fn answered_in_time(t: &Context) -> Result<()> {
     let object = daemon.object(held.object_id)?;
     let late = errno_of(object.file.read_complete(held.msg_id))?;
     ensure!(late == Some(Errno::INVAL), "the late answer: {late:?}");
+    Ok(())
+}
+
+fn newer_queued(t: &Context) -> Result<()> {
+    let stops = Stops::open()?;
+    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let image = daemon.images[0].clone();
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    drop_caches()?;
+    // The work is queued for the first of these. The others let a second pass.
+    let begun = Instant::now();
+    let mut block = 0;
+    while begun.elapsed() < Duration::from_secs(1) {
+        read_block(t, &mut daemon, &image, &at, block)?;
+        block += 1;
+    }
+    let mut older = t.block_reader(&at, block * 4096, 4096)?;
+    let read = daemon.expect_read()?;
+    stops.stop("expiry")?;
+    stops.wait_parked("expiry")?;
+    // The work has begun, and finds nothing that is due; a newer request comes before it looks.
+    let mut newer = t.block_reader(&at, (block + 1) * 4096, 4096)?;
+    let newer_read = daemon.expect_read()?;
+    stops.go("expiry")?;
+    // The older READ ends first: the kernel asks for its page again, and the newer one is not due.
+    let again = daemon.expect_read()?;
+    ensure!(again.off == read.off, "{again:?} instead of {read:?} again");
+    let object = daemon.object(newer_read.object_id)?;
+    daemon.fill(&newer_read)?;
+    object
+        .file
+        .read_complete(newer_read.msg_id)
+        .context("the newer READ, when the older one had ended")?;
+    daemon.answer_read(&again)?;
+    for (reader, block) in [(&mut older, block), (&mut newer, block + 1)] {
+        let data = daemon.serve(reader)?.ok("read")?;
+        let wanted = &t.images.contents(&image.name)?[block * 4096..(block + 1) * 4096];
+        same("a block", &data, wanted)?;
+    }
     Ok(())
 }
 
