@@ -190,12 +190,12 @@ over_boots() {
 
 # The pure files under libFuzzer.
 fuzzing() {
-    ktap_script fuzz "the pure files, fuzzed" "$REPO/scripts/fuzz" --ktap
+    aside fuzz "the pure files, fuzzed" "$REPO/scripts/fuzz" --ktap
 }
 
 # The kill storm, and what it leaves behind.
 kill_storm() {
-    ktap_script storm "a storm of 500 kills, then rmmod" \
+    aside storm "a storm of 500 kills, then rmmod" \
         "$REPO/scripts/storm" "${KERNEL_FLAGS[@]}" --ktap --kernel "$KERNEL" --module "$MODULE" --bin "$BIN"
 }
 
@@ -206,6 +206,31 @@ ktap_script() {
     shift 2
     "$@" 2>&1 | tee "$RESULTS/$name.ktap" | sed -u 's/^/  | /' || rc=$?
     count_planned "$name" "$rc"
+}
+
+# aside NAME TITLE COMMAND...: as ktap_script, while the rest goes on; shown and
+# counted by join_asides.
+ASIDES=()
+aside() {
+    local name=$1
+    say "  $2 (beside the others)"
+    shift 2
+    "$@" >"$RESULTS/$name.ktap" 2>&1 &
+    ASIDES+=("$name" "$!")
+}
+
+join_asides() {
+    local name pid rc
+    set -- "${ASIDES[@]}"
+    while (($#)); do
+        name=$1 pid=$2 rc=0
+        shift 2
+        wait "$pid" || rc=$?
+        say "  $name"
+        sed 's/^/  | /' "$RESULTS/$name.ktap"
+        count_planned "$name" "$rc"
+    done
+    ASIDES=()
 }
 
 # count_planned NAME STATUS: adds the results of a script that ended with STATUS,
