@@ -34,8 +34,9 @@ impl WorkItem<EXPIRY> for Daemon {
                 }
                 next
             });
-            if next.is_none_or(|due| due > now) {
-                return;
+            match next {
+                Some(due) if due <= now => {}
+                _ => return,
             }
         }
     }
