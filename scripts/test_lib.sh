@@ -196,7 +196,7 @@ fuzzing() {
 # The kill storm, and what it leaves behind.
 kill_storm() {
     aside storm "a storm of 500 kills, then rmmod" \
-        "$REPO/scripts/storm" "${KERNEL_FLAGS[@]}" --ktap --timeout 1500 --kernel "$KERNEL" --module "$MODULE" --bin "$BIN"
+        "$REPO/scripts/storm" "${KERNEL_FLAGS[@]}" --ktap --timeout 2400 --kernel "$KERNEL" --module "$MODULE" --bin "$BIN"
 }
 
 # ktap_script NAME TITLE COMMAND...: a script that prints KTAP and starts guests itself.
