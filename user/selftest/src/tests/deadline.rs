@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -27,6 +26,7 @@ use crate::harness::Task;
 use crate::harness::Test;
 use crate::harness::MOUNT_FAILS;
 use crate::harness::SOON;
+use crate::tests::opening::many_openings;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -329,22 +329,11 @@ fn close_before_deadline(t: &Context) -> Result<()> {
 }
 
 fn many_expire(t: &Context) -> Result<()> {
-    const MANY: usize = 300;
     // Longer than it takes to fetch so many OPENs on a slow machine, beside those that are served.
     let mut daemon = daemon(t, 20, &["small", "plain"])?;
     let image = daemon.images[1].clone();
     let served = t.mounted(&mut daemon, "domain_id=d,fsid=plain")?;
-    let dir = t.mount_point()?;
-    let path = dir.to_string_lossy();
-    let arguments = ["mount-many", &MANY.to_string(), "d", &path];
-    let mut many = Task::start(&arguments, Stdio::null())?;
-    let mut opens = Vec::new();
-    for number in 0..MANY {
-        let open = daemon
-            .expect_open()
-            .with_context(|| format!("after {number} OPENs"))?;
-        opens.push(open);
-    }
+    let (mut many, opens) = many_openings(t, &mut daemon)?;
     // Another object opens, and one reopens.
     t.mounted(&mut daemon, "domain_id=d,fsid=small")?;
     daemon.open.clear();

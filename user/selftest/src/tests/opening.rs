@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Buffer;
 use cachefiles_proto::Message;
+use cachefiles_proto::Open;
 use rustix::event::epoll;
 use rustix::event::Timespec;
 use rustix::io::Errno;
@@ -93,7 +94,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Begins a mount of `small` and reads its OPEN.
-fn pending_open(t: &Context, daemon: &mut Daemon) -> Result<(Task, cachefiles_proto::Open)> {
+fn pending_open(t: &Context, daemon: &mut Daemon) -> Result<(Task, Open)> {
     let mount = t.mount("fsid=small", &t.mount_point()?)?;
     let open = daemon.expect_open()?;
     Ok((mount, open))
@@ -196,13 +197,13 @@ fn edge_after_failed_delivery(t: &Context) -> Result<()> {
     Ok(())
 }
 
-fn many_unanswered(t: &Context) -> Result<()> {
+/// Mounts 300 images of the domain `d`, which nobody has, and fetches their OPENs.
+pub(super) fn many_openings(t: &Context, daemon: &mut Daemon) -> Result<(Task, Vec<Open>)> {
     const MANY: usize = 300;
-    let mut daemon = t.daemon(&["small"])?;
     let dir = t.mount_point()?;
     let path = dir.to_string_lossy();
     let arguments = ["mount-many", &MANY.to_string(), "d", &path];
-    let mut many = Task::start(&arguments, Stdio::null())?;
+    let many = Task::start(&arguments, Stdio::null())?;
     let mut opens = Vec::new();
     for number in 0..MANY {
         let open = daemon
@@ -210,6 +211,12 @@ fn many_unanswered(t: &Context) -> Result<()> {
             .with_context(|| format!("after {number} OPENs"))?;
         opens.push(open);
     }
+    Ok((many, opens))
+}
+
+fn many_unanswered(t: &Context) -> Result<()> {
+    let mut daemon = t.daemon(&["small"])?;
+    let (mut many, opens) = many_openings(t, &mut daemon)?;
     t.mounted(&mut daemon, "domain_id=d,fsid=small")?;
     for open in &opens {
         daemon
