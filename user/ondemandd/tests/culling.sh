@@ -221,5 +221,5 @@ KEEPER=''
 within umount "$WORK/small" || rc=1
 result "$rc" "the keeper ends, and the cache's file system is free"
 
-((failed == 0)) || { echo "# the daemon's last words:"; tail -n 60 "$WORK/log" | sed 's/^/# /'; }
+((failed == 0)) || last_words
 exit "$failed"

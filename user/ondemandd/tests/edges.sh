@@ -180,5 +180,5 @@ grep -q "standard input is not the device" "$WORK/second" || rc=1
 umount "$WORK/mnt"
 result "$rc" "what is no device cannot be taken over"
 
-((failed == 0)) || { echo "# the daemon's last words:"; tail -n 60 "$WORK/log" | sed 's/^/# /'; }
+((failed == 0)) || last_words
 exit "$failed"

@@ -114,5 +114,5 @@ rc=0; exec 9<>/dev/cachefiles || rc=1
 exec 9>&-
 result "$rc" "the device is free again"
 
-((failed == 0)) || { echo "# the daemon's last words:"; tail -n 40 "$WORK/log" | sed 's/^/# /'; }
+((failed == 0)) || last_words
 exit "$failed"

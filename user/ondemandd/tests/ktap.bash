@@ -7,6 +7,12 @@
 # Seconds that one thing may take.
 DEADLINE=20
 
+# A command that fails where none should ends the test; what it was is said.
+set -E
+trap 'echo "# line $LINENO ended with $?: $BASH_COMMAND"; last_words' ERR
+# last_words: what the daemon has logged last.
+last_words() { echo "# the daemon's last words:" && tail -n 60 "$WORK/log" | sed 's/^/# /'; }
+
 skip() { echo "1..0 # SKIP $*"; exit 4; }
 ((EUID == 0)) || skip "not root"
 [[ -c /dev/cachefiles ]] || skip "no /dev/cachefiles"

@@ -153,8 +153,9 @@ fn mount_namespace(t: &Context) -> Result<()> {
         mock.end()?;
         ensure!(path.exists(), "{} is gone", path.display());
     }
-    let mock = stage.mock(&script("cull", &file))?;
+    // A namespace made before it would keep the mount.
     stage.unmount("small")?;
+    let mock = stage.mock(&script("cull", &file))?;
     mock.until_said(&format!("cull {}: done", file.display()))?;
     ensure!(!file.exists(), "{} is still there", file.display());
     // It is fetched again, and the other one goes on.
