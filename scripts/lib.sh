@@ -66,6 +66,25 @@ take_lock() {
     fi
 }
 
+# take_processor: waits until fewer guests and the like run on this machine than it
+# has processors, whoever has started them, and counts as one more until the script, or
+# the subshell, ends with its children.  A guest that has half a processor fails by its own
+# deadlines.  Gives up after an hour.
+take_processor() {
+    local slot slots start=$SECONDS
+    slots=$(nproc)
+    mkdir -p "$CACHE/processors"
+    while ((SECONDS - start < 3600)); do
+        for ((slot = 0; slot < slots; slot++)); do
+            exec {PROCESSOR}>>"$CACHE/processors/$slot"
+            if flock -n "$PROCESSOR"; then return 0; fi
+            exec {PROCESSOR}>&-
+        done
+        sleep 0.5
+    done
+    die "all processors are still taken after an hour: $CACHE/processors"
+}
+
 # The heartbeat of a phase: every few seconds what it is at, in place on a
 # terminal and as a line every half minute elsewhere.
 heartbeat() {
