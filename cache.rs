@@ -97,6 +97,8 @@ pub(crate) struct Cache {
     space: Account,
     /// The largest file that the file system can hold, in bytes.
     max_file_size: u64,
+    /// Bytes of the windows that READs ask for; 0: for what is missing alone.
+    fetch: u64,
     #[pin]
     live: Mutex<Option<Arc<Live>>>,
     #[pin]
@@ -151,6 +153,7 @@ impl Cache {
                 name,
                 space,
                 max_file_size,
+                fetch: u64::from(setup.fetch),
                 live <- new_mutex!(Some(bound_live), "cachefiles_live"),
                 volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
                 volume_freed <- new_condvar!("cachefiles_volume_freed"),
@@ -199,6 +202,11 @@ impl Cache {
     /// Bytes that a file of the store can hold at most.
     pub(crate) fn max_file_size(&self) -> u64 {
         self.max_file_size
+    }
+
+    /// Bytes of the windows that READs ask for, a power of two; 0: READs ask for what is missing alone.
+    pub(crate) fn fetch(&self) -> u64 {
+        self.fetch
     }
 
     /// What ends with the cache.

@@ -9,6 +9,7 @@
 use crate::cache::Cache;
 use crate::cache::PAGE;
 use crate::errno::Errno;
+use crate::fetch::Turn;
 use crate::fscache::netfs::Operations;
 use crate::fscache::netfs::Source;
 use crate::fscache::stats;
@@ -45,6 +46,31 @@ impl Span {
             end: namei::padded(start.checked_add(len)?)?,
         })
     }
+}
+
+/// The hole, which begins in `hole`, as far as it lies in the windows that `hole` lies in. `window` is a
+/// power of two in bytes; the file is to be `end` bytes long.
+fn rounded_out(file: &File, hole: Span, window: u64, end: u64) -> Result<Span> {
+    let mut start = hole.start & !(window - 1);
+    while start < hole.start {
+        match store_file::extent(file, start)? {
+            Extent::Data(to) if to > start => start = to,
+            Extent::Data(_) => return Err(EIO),
+            Extent::Hole(Some(to)) if to <= hole.start => start = to,
+            Extent::Hole(_) => break,
+        }
+    }
+    let last = hole.end.checked_next_multiple_of(window).unwrap_or(end);
+    let last = last.min(end);
+    let stored = match store_file::extent(file, hole.start)? {
+        Extent::Hole(to) => to.and_then(namei::padded).unwrap_or(last),
+        // Its first page is stored in part, or somebody was faster.
+        Extent::Data(_) => hole.end,
+    };
+    Ok(Span {
+        start: (start - start % PAGE).min(hole.start),
+        end: stored.min(last).max(hole.end),
+    })
 }
 
 /// The first hole in `span`, of an object of `size` bytes. What lies behind the object's end in its
@@ -86,6 +112,7 @@ impl Object {
             .filter(|span| span.end <= end)
             .ok_or(EIO)?;
 
+        let window = self.cache().fetch();
         let mut asked: Option<Span> = None;
         let mut left = wanted;
         loop {
@@ -99,10 +126,36 @@ impl Object {
                 }
             }
             self.cache().daemon().stop_at(Place::HoleFound);
-            engine.read(self, hole.start, hole.end - hole.start)?;
             // What is before the hole was looked at, and is not punched again.
             left.start = hole.start;
-            asked = Some(hole);
+            let answered = if window == 0 {
+                engine.read(self, hole.start, hole.end - hole.start)?;
+                true
+            } else {
+                let span = cred.run(|| rounded_out(&file, hole, window, end))?;
+                self.fetch(span, hole)?
+            };
+            asked = answered.then_some(hole);
+        }
+    }
+
+    /// Asks for `span`, or waits for who asks for a part of it already. Tells whether there was an
+    /// answer that should have brought the start of `hole`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::read`](crate::ondemand::engine::Engine::read); `ENOMEM`.
+    fn fetch(&self, span: Span, hole: Span) -> Result<bool> {
+        match self.fetches().begin(span.start..span.end)? {
+            Turn::Ours(asking) => {
+                let len = span.end - span.start;
+                let outcome = self.cache().engine().read(self, span.start, len);
+                asking.end(outcome);
+                outcome.map(|()| true)
+            }
+            Turn::Theirs(fetch) => {
+                Ok(fetch.wait()? && fetch.covers(hole.start))
+            }
         }
     }
 

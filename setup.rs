@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
-//! become, how long it waits.
+//! become, how long it waits, how much it is asked for.
 
 use crate::limits::Limits;
 use crate::vfs::security::SecurityId;
@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) limits: Limits,
     /// Seconds that a request waits for its answer; 0: for ever.
     pub(crate) timeout: u32,
+    /// Bytes of the windows that READs ask for, a power of two; 0: for what is missing alone.
+    pub(crate) fetch: u32,
 }
 
 fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {

@@ -21,6 +21,12 @@ pub const MAX_COMMAND: usize = 4095;
 /// The longest time that a request may be given, in seconds: a day.
 pub const MAX_TIMEOUT: u32 = 24 * 60 * 60;
 
+/// The smallest window that READs can be rounded out to, in bytes: a page.
+pub const MIN_FETCH: u32 = 4096;
+
+/// The largest one.
+pub const MAX_FETCH: u32 = 64 << 20;
+
 /// A well-formed command. Text arguments are neither empty nor hold a NUL or a newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
@@ -58,6 +64,9 @@ pub enum Command<'a> {
     Restore,
     /// `timeout SECONDS`: how long a request waits for its answer; 0 for ever.
     Timeout(u32),
+    /// `fetch BYTES`: READs ask for whole windows of so many bytes, a power of two; 0: for what is
+    /// missing alone.
+    Fetch(u32),
 }
 
 /// How a cache serves its readers.
@@ -124,6 +133,7 @@ pub fn parse(text: &[u8]) -> Result<Command<'_>, Errno> {
         b"cull" => Ok(Command::Cull(entry(argument)?)),
         b"debug" => debug_mask(argument).map(Command::Debug),
         b"dir" => Ok(Command::Dir(non_empty(argument)?)),
+        b"fetch" => fetch(argument),
         b"frun" => limit(Resource::Files, Mark::Run, argument),
         b"fcull" => limit(Resource::Files, Mark::Cull, argument),
         b"fstop" => limit(Resource::Files, Mark::Stop, argument),
@@ -222,6 +232,17 @@ fn timeout(argument: &[u8]) -> Result<Command<'_>, Errno> {
         .and_then(|seconds| u32::try_from(seconds).ok())
         .filter(|&seconds| seconds <= MAX_TIMEOUT)
         .map(Command::Timeout)
+        .ok_or(Errno::EINVAL)
+}
+
+/// 0, or a power of two in [`MIN_FETCH`]`..=`[`MAX_FETCH`].
+fn fetch(argument: &[u8]) -> Result<Command<'_>, Errno> {
+    decimal(argument)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .filter(|bytes| {
+            *bytes == 0 || bytes.is_power_of_two() && (MIN_FETCH..=MAX_FETCH).contains(bytes)
+        })
+        .map(Command::Fetch)
         .ok_or(Errno::EINVAL)
 }
 

@@ -288,6 +288,10 @@ impl Daemon {
                 setup.timeout = seconds;
                 Ok(())
             }),
+            Command::Fetch(bytes) => this.set_up(|setup| {
+                setup.fetch = bytes;
+                Ok(())
+            }),
             Command::Cull(name) => this.in_service()?.cull(name),
             Command::InUse(name) => this.in_service()?.check_in_use(name),
             Command::SecurityContext(context) => {

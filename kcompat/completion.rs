@@ -8,7 +8,7 @@ use crate::bindings;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
-/// Something that happens once, and one task that waits for it.
+/// Something that happens once, and tasks that wait for it.
 ///
 /// # Invariants
 ///
@@ -39,6 +39,12 @@ impl Completion {
     pub(crate) fn complete(&self) {
         // SAFETY: `self.inner` is initialised by the type invariant.
         unsafe { bindings::complete(self.inner.get()) }
+    }
+
+    /// Wakes all who wait, now or when they come. May be called in any context.
+    pub(crate) fn complete_all(&self) {
+        // SAFETY: `self.inner` is initialised by the type invariant.
+        unsafe { bindings::complete_all(self.inner.get()) }
     }
 
     /// Sleeps until it has happened. Frozen tasks may freeze here.

@@ -15,6 +15,7 @@ mod store;
 use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::fscache::cache::CountedObject;
+use crate::fetch::Fetches;
 use crate::fscache::cookie::Cookie;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
@@ -103,6 +104,9 @@ pub(crate) struct Object {
     current: SpinLock<Option<Current>>,
     /// fscache was told that data was stored.
     has_data: AtomicBool,
+    /// Used only with `fetch BYTES`.
+    #[pin]
+    fetches: Fetches,
 }
 
 impl Object {
@@ -162,6 +166,7 @@ impl Object {
                 store <- new_mutex!(store, "cachefiles_store"),
                 current <- new_spinlock!(Some(current), "cachefiles_current"),
                 has_data: AtomicBool::new(false),
+                fetches <- Fetches::new(),
             }),
             GFP_KERNEL,
         )?;
@@ -189,6 +194,11 @@ impl Object {
     /// The queue of those who wait for the first opening.
     pub(crate) fn opened(&self) -> &WaitQueue {
         &self.opened
+    }
+
+    /// What the daemon is being asked for.
+    pub(crate) fn fetches(&self) -> &Fetches {
+        &self.fetches
     }
 
     /// The name of its file.

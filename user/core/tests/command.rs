@@ -44,6 +44,9 @@ fn well_formed() {
         ("timeout 0", Command::Timeout(0)),
         ("timeout 30", Command::Timeout(30)),
         ("timeout 86400", Command::Timeout(86_400)),
+        ("fetch 0", Command::Fetch(0)),
+        ("fetch 4096", Command::Fetch(4096)),
+        ("fetch 67108864", Command::Fetch(64 << 20)),
     ] {
         assert_eq!(parse(text), Ok(expected), "{text:?}");
         assert_eq!(
@@ -89,6 +92,16 @@ fn refused() {
         ("timeout 30 ", E::EINVAL),
         ("timeout 1 2", E::EINVAL),
         ("timeouts 1", E::EOPNOTSUPP),
+        ("fetch", E::EINVAL),
+        ("fetch 1", E::EINVAL),
+        ("fetch 2048", E::EINVAL),
+        ("fetch 4095", E::EINVAL),
+        ("fetch 12288", E::EINVAL),
+        ("fetch 134217728", E::EINVAL),
+        ("fetch 4294967296", E::EINVAL),
+        ("fetch 64k", E::EINVAL),
+        ("fetch 0x1000", E::EINVAL),
+        ("fetch 04096", E::EINVAL),
         ("dir", E::EINVAL),
         ("dir ", E::EINVAL),
         ("tag", E::EINVAL),
@@ -309,6 +322,7 @@ fn to_text(command: &Command<'_>) -> Vec<u8> {
         Command::Restore => b"restore".to_vec(),
         Command::Debug(mask) => format!("debug {mask}").into_bytes(),
         Command::Timeout(seconds) => format!("timeout {seconds}").into_bytes(),
+        Command::Fetch(bytes) => format!("fetch {bytes}").into_bytes(),
         Command::Limit {
             resource,
             mark,

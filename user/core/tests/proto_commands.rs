@@ -39,6 +39,15 @@ fn words() {
         (proto::Command::Restore, Command::Restore),
         (proto::Command::Timeout(0), Command::Timeout(0)),
         (proto::Command::Timeout(90), Command::Timeout(90)),
+        (proto::Command::Fetch(0), Command::Fetch(0)),
+        (
+            proto::Command::Fetch(proto::MIN_FETCH),
+            Command::Fetch(command::MIN_FETCH),
+        ),
+        (
+            proto::Command::Fetch(proto::MAX_FETCH),
+            Command::Fetch(command::MAX_FETCH),
+        ),
         (
             proto::Command::Timeout(proto::MAX_TIMEOUT),
             Command::Timeout(command::MAX_TIMEOUT),

@@ -80,13 +80,20 @@ pub struct Serve {
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = seconds())]
     pub timeout: u32,
 
+    /// Bytes that each READ of the kernel is rounded out to, a power of two from 4096 to 67108864, so
+    /// that one round trip brings what neighbours will need; 0: a READ asks for what is missing alone.
+    ///
+    /// Needs the module cachefiles_ondemand.
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = window)]
+    pub fetch: u32,
+
     /// Standard input is the device, bound already: go on with it, for a keeper that is gone.
     ///
     /// Whoever holds a copy of the descriptor keeps the cache, and every reader that waits, alive
     /// without a keeper. The first worker then begins with `restore`. --cache must name the
     /// directory that was bound, and the limits should be those given then: the kernel takes no
     /// others, but culling goes by them.
-    #[arg(long, conflicts_with_all = ["device", "tag", "timeout"])]
+    #[arg(long, conflicts_with_all = ["device", "tag", "timeout", "fetch"])]
     pub take_over: bool,
 
     /// Threads that answer the kernel: as many reads of the source can be under way at once.
@@ -106,6 +113,13 @@ pub struct Serve {
 
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(0..=i64::from(cachefiles_proto::MAX_TIMEOUT))
+}
+
+fn window(text: &str) -> Result<u32, String> {
+    let bytes = text.parse::<u32>().ok();
+    bytes
+        .filter(|bytes| cachefiles_proto::is_window(*bytes))
+        .ok_or_else(|| "0, or a power of two from 4096 to 67108864".to_owned())
 }
 
 /// Arguments of `stats`.
@@ -152,6 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_a_power_of_two() {
+        let args = ["ondemandd", "serve", "--cache=c", "--source=s", "--fetch"];
+        let with = |n: &'static str| Cli::try_parse_from(args.into_iter().chain([n]));
+        for good in ["0", "4096", "1048576", "67108864"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for bad in ["1", "2048", "12288", "134217728", "-4096", "64k"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_device_is_opened_or_taken_over() {
         let args = [
             "ondemandd",
@@ -161,7 +187,7 @@ mod tests {
             "--take-over",
         ];
         assert!(Cli::try_parse_from(args).is_ok());
-        for other in ["--device=d", "--tag=t", "--timeout=1"] {
+        for other in ["--device=d", "--tag=t", "--timeout=1", "--fetch=4096"] {
             assert!(Cli::try_parse_from(args.into_iter().chain([other])).is_err());
         }
     }

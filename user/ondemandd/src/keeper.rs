@@ -132,6 +132,11 @@ fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
             "--timeout: the loaded module has no deadlines (the kernel's own cachefiles?)",
         )?;
     }
+    if args.fetch != 0 {
+        device.send(&Command::Fetch(args.fetch)).context(
+            "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
+        )?;
+    }
     device
         .send(&Command::BindOnDemand)
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;

@@ -17,6 +17,12 @@ pub const MAX_COMMAND_LEN: usize = 4095;
 /// The longest time that a request can be given, in seconds: a day.
 pub const MAX_TIMEOUT: u32 = 24 * 60 * 60;
 
+/// The smallest window that READs can be rounded out to, in bytes.
+pub const MIN_FETCH: u32 = 4096;
+
+/// The largest one.
+pub const MAX_FETCH: u32 = 64 << 20;
+
 /// The largest errno that fits into a kernel pointer (`MAX_ERRNO`).
 const MAX_ERRNO: i32 = 4095;
 
@@ -40,6 +46,10 @@ pub enum Command {
     /// [`MAX_TIMEOUT`]; 0, the default: never. Before bind. The kernel's own cachefiles does not
     /// know it: `EOPNOTSUPP`.
     Timeout(u32),
+    /// `fetch BYTES`: READs ask for whole windows of so many bytes, a power of two from [`MIN_FETCH`]
+    /// to [`MAX_FETCH`]; 0, the default: for what is missing alone. Before bind. The kernel's own
+    /// cachefiles does not know it: `EOPNOTSUPP`.
+    Fetch(u32),
     /// `bind`: start a cache without on-demand mode.
     Bind,
     /// `bind ondemand`: start a cache that asks the daemon for its data.
@@ -110,6 +120,7 @@ impl Command {
             Command::SecurityContext(_) => "secctx",
             Command::Limit { limit, .. } => limit.name(),
             Command::Timeout(_) => "timeout",
+            Command::Fetch(_) => "fetch",
             Command::Bind | Command::BindOnDemand => "bind",
             Command::Copen { .. } => "copen",
             Command::Restore => "restore",
@@ -141,6 +152,10 @@ impl Command {
             Command::Timeout(seconds) if *seconds > MAX_TIMEOUT => {
                 return Err(EncodeError::Range(name, u64::from(*seconds)))
             }
+            Command::Fetch(bytes) if !is_window(*bytes) => {
+                return Err(EncodeError::Range(name, u64::from(*bytes)))
+            }
+            Command::Fetch(bytes) => Some(bytes.to_string().into_bytes()),
             Command::Timeout(seconds) => Some(seconds.to_string().into_bytes()),
             Command::Debug(mask) => Some(mask.to_string().into_bytes()),
             Command::Copen { msg_id, answer } => Some(copen_argument(name, *msg_id, *answer)?),
@@ -155,6 +170,12 @@ impl Command {
         }
         Ok(line)
     }
+}
+
+/// Whether READs can be rounded out to windows of so many bytes; 0: not at all.
+#[must_use]
+pub fn is_window(bytes: u32) -> bool {
+    bytes == 0 || bytes.is_power_of_two() && (MIN_FETCH..=MAX_FETCH).contains(&bytes)
 }
 
 /// An argument that the kernel reads back as it is.
@@ -209,7 +230,7 @@ mod tests {
 
     #[test]
     fn text_is_what_the_kernel_parses() {
-        let cases: [(Command, &str); 11] = [
+        let cases: [(Command, &str); 12] = [
             (Command::Dir("/c/x y".into()), "dir /c/x y"),
             (Command::Tag("t".into()), "tag t"),
             (Command::Bind, "bind"),
@@ -217,6 +238,7 @@ mod tests {
             (Command::Restore, "restore"),
             (Command::Debug(7), "debug 7"),
             (Command::Timeout(86_400), "timeout 86400"),
+            (Command::Fetch(65_536), "fetch 65536"),
             (Command::Cull("D1".into()), "cull D1"),
             (
                 Command::Limit {
@@ -267,6 +289,9 @@ mod tests {
                 E::Range("brun", 100),
             ),
             (Command::Timeout(86_401), E::Range("timeout", 86_401)),
+            (Command::Fetch(65_535), E::Range("fetch", 65_535)),
+            (Command::Fetch(2048), E::Range("fetch", 2048)),
+            (Command::Fetch(128 << 20), E::Range("fetch", 128 << 20)),
             (
                 Command::Copen {
                     msg_id: 0,

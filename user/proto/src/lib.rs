@@ -59,11 +59,14 @@ mod packet;
 
 pub use anon_file::AnonymousFile;
 pub use anon_file::READ_COMPLETE_OPCODE;
+pub use command::is_window;
 pub use command::Command;
 pub use command::Limit;
 pub use command::OpenAnswer;
 pub use command::MAX_COMMAND_LEN;
+pub use command::MAX_FETCH;
 pub use command::MAX_TIMEOUT;
+pub use command::MIN_FETCH;
 pub use device::Buffer;
 pub use device::Device;
 pub use device::Readiness;

@@ -80,6 +80,11 @@ fn numeric(word: &str, argument: &str) -> Option<Command<'static>> {
         let seconds = u32::try_from(plain(argument)?).ok()?;
         return (seconds <= 86_400).then_some(Command::Timeout(seconds));
     }
+    if word == "fetch" {
+        let bytes = u32::try_from(plain(argument)?).ok()?;
+        let known = bytes == 0 || (12..=26).any(|bits| bytes == 1 << bits);
+        return known.then_some(Command::Fetch(bytes));
+    }
     let (msg_id, answer) = argument.split_once(',')?;
     let msg_id = u32::try_from(plain(msg_id)?).ok()?;
     let answer = match answer.strip_prefix('-') {
@@ -137,7 +142,8 @@ fn read(text: &[u8]) -> Result<Command<'_>, Errno> {
         "secctx" => given.map(Command::SecurityContext),
         "cull" => entry.map(Command::Cull),
         "inuse" => entry.map(Command::InUse),
-        "brun" | "bcull" | "bstop" | "frun" | "fcull" | "fstop" | "debug" | "copen" | "timeout" => {
+        "brun" | "bcull" | "bstop" | "frun" | "fcull" | "fstop" | "debug" | "copen" | "timeout"
+        | "fetch" => {
             // What is not ASCII is no number, and must not be half of one either.
             let text: String = argument.iter().copied().map(char::from).collect();
             numeric(&word, &text)
@@ -174,6 +180,7 @@ fn for_daemon(command: Command<'_>) -> Option<proto::Command> {
         Command::Debug(mask) => proto::Command::Debug(mask),
         Command::Restore => proto::Command::Restore,
         Command::Timeout(seconds) => proto::Command::Timeout(seconds),
+        Command::Fetch(bytes) => proto::Command::Fetch(bytes),
         Command::Copen { msg_id, answer } => {
             let answer = match answer {
                 CopenAnswer::Size(size) => proto::OpenAnswer::Size(size),

@@ -18,6 +18,7 @@ mod disk_frozen;
 mod disk_full;
 mod domains;
 mod failover;
+mod fetching;
 mod healing;
 mod load;
 mod messages;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Test> {
         opening::TESTS,
         reading::TESTS,
         compressed::TESTS,
+        fetching::TESTS,
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,

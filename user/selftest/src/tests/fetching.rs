@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `fetch BYTES`: READs of whole windows, each asked for once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::bail;
+use anyhow::ensure;
+use anyhow::Context as _;
+use anyhow::Result;
+use cachefiles_proto::Command;
+use cachefiles_proto::Message;
+use rustix::io::Errno;
+
+use crate::harness::errno_of;
+use crate::harness::eventually;
+use crate::harness::expect_errno;
+use crate::harness::same;
+use crate::harness::Context;
+use crate::harness::Daemon;
+use crate::harness::Image;
+use crate::harness::Outcome;
+use crate::harness::Task;
+use crate::harness::Test;
+use crate::harness::SOON;
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "fetch_command",
+        "a window that cannot be, or that is set too late",
+        command,
+    ),
+    Test::new(
+        "fetch_whole_windows",
+        "a READ of less than its windows, of more than the object, or of what is stored",
+        whole_windows,
+    ),
+    Test::new(
+        "fetch_once",
+        "a window that is asked for again by each reader who misses it",
+        once,
+    ),
+    Test::new(
+        "fetch_who_asks_is_killed",
+        "readers that wait for the READ of one who was killed",
+        who_asks_is_killed,
+    ),
+    Test::new(
+        "fetch_answer_without_data",
+        "readers that wait, or ask, for ever for what does not come",
+        answer_without_data,
+    ),
+    Test::new(
+        "fetch_survives_the_daemon",
+        "a window that nobody asks for any more after the daemon has died",
+        survives_the_daemon,
+    ),
+];
+
+const WINDOW: u32 = 64 << 10;
+const WINDOW_LEN: u64 = WINDOW as u64;
+
+/// A daemon whose READs ask for windows, and an image that is mounted and of which nothing but what the
+/// mount needs is stored.
+struct Mounted {
+    daemon: Daemon,
+    image: Arc<Image>,
+    at: PathBuf,
+    contents: Vec<u8>,
+    /// Where the file begins in the image.
+    start: u64,
+}
+
+fn mounted(t: &Context) -> Result<Mounted> {
+    let device = t.device()?;
+    device.send(&Command::Dir(t.new_dir()?))?;
+    device
+        .send(&Command::Fetch(WINDOW))
+        .context("fetch BYTES")?;
+    device.send(&Command::BindOnDemand)?;
+    let mut daemon = Daemon::from_device(device);
+    let image = t.images.get("plain")?;
+    daemon.images.push(Arc::clone(&image));
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let contents = t.images.contents("plain")?;
+    let start = image.find(&contents[..4096])?;
+    daemon.log.clear();
+    Ok(Mounted {
+        daemon,
+        image,
+        at,
+        contents,
+        start,
+    })
+}
+
+impl Mounted {
+    /// Begins to read one block of the file: that at `at` of the image, which is in the file.
+    fn reader(&self, t: &Context, at: u64) -> Result<Task> {
+        let offset = usize::try_from(at - self.start)?;
+        t.block_reader(&self.at, offset, 4096)
+    }
+
+    /// Compares what was read there.
+    fn compare(&self, at: u64, data: &[u8]) -> Result<()> {
+        let offset = usize::try_from(at - self.start)?;
+        same("the block", data, &self.contents[offset..offset + 4096])
+    }
+
+    /// A window that nothing is stored of.
+    fn empty_window(&self, number: u64) -> u64 {
+        (self.start.next_multiple_of(WINDOW_LEN)) + number * WINDOW_LEN
+    }
+}
+
+fn command(t: &Context) -> Result<()> {
+    let device = t.device()?;
+    for text in [
+        "fetch 2048",
+        "fetch 12288",
+        "fetch 134217728",
+        "fetch 64k",
+        "fetch",
+    ] {
+        let result = device.write_bytes(text.as_bytes());
+        expect_errno(text, result, &[Errno::INVAL])?;
+    }
+    device.send(&Command::Fetch(WINDOW))?;
+    // The last one counts.
+    device.send(&Command::Fetch(0))?;
+    device.send(&Command::Dir(t.new_dir()?))?;
+    device.send(&Command::BindOnDemand)?;
+    let busy = errno_of(device.send(&Command::Fetch(WINDOW)))?;
+    ensure!(busy == Some(Errno::BUSY), "after bind: {busy:?}");
+    let mut daemon = Daemon::from_device(device);
+    daemon.images.push(t.images.get("plain")?);
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    daemon.log.clear();
+    let mut reader = t.block_reader(&at, 512 << 10, 4096)?;
+    daemon.serve(&mut reader)?.ok("read")?;
+    let reads = daemon.reads();
+    ensure!(
+        reads.iter().all(|(_, len)| *len == 4096),
+        "without windows: {reads:?}"
+    );
+    Ok(())
+}
+
+fn whole_windows(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(1);
+    let missed = window + 5 * 4096;
+    let mut reader = m.reader(t, missed)?;
+    let read = m.daemon.expect_read()?;
+    ensure!(
+        (read.off, read.len) == (window, WINDOW_LEN),
+        "asked for {read:?}, not for the window at {window}"
+    );
+    m.daemon.answer_read(&read)?;
+    let data = m.daemon.serve(&mut reader)?.ok("read")?;
+    m.compare(missed, &data)?;
+
+    // Of a window that is stored in part, what is missing around the block.
+    let window = m.empty_window(3);
+    let object = m.daemon.object(read.object_id)?;
+    for at in [window + 4096, window + 8 * 4096] {
+        object.file.write_all_at(m.image.range(at, 4096), at)?;
+    }
+    let missed = window + 5 * 4096;
+    let mut reader = m.reader(t, missed)?;
+    let read = m.daemon.expect_read()?;
+    ensure!(
+        (read.off, read.len) == (window + 2 * 4096, 6 * 4096),
+        "asked for {read:?} of the window at {window}, of which blocks 1 and 8 are stored"
+    );
+    m.daemon.answer_read(&read)?;
+    let data = m.daemon.serve(&mut reader)?.ok("read")?;
+    m.compare(missed, &data)?;
+
+    // The last window ends with the object.
+    let end = m.image.size.next_multiple_of(4096);
+    let last = m.start + u64::try_from(m.contents.len())? - 4096;
+    let mut reader = m.reader(t, last)?;
+    let read = m.daemon.expect_read()?;
+    ensure!(
+        read.off == last - last % WINDOW_LEN && read.off + read.len == end,
+        "asked for {read:?} of an image that ends at {end}"
+    );
+    m.daemon.answer_read(&read)?;
+    let data = m.daemon.serve(&mut reader)?.ok("read")?;
+    m.compare(last, &data)
+}
+
+/// Readers of different blocks of one window, all of which wait for it; the first is the one who asks.
+fn waiting(t: &Context, m: &mut Mounted, window: u64) -> Result<Vec<(u64, Task)>> {
+    let first = (window, m.reader(t, window)?);
+    eventually("a READ", SOON, || m.daemon.has_message())?;
+    let mut readers = vec![first];
+    for block in 1..5 {
+        let at = window + block * 4096;
+        readers.push((at, m.reader(t, at)?));
+    }
+    let pread = libc::SYS_pread64;
+    eventually("all readers wait", SOON, || {
+        Ok(readers.iter().all(|(_, task)| task.blocked_in(pread)))
+    })?;
+    Ok(readers)
+}
+
+fn once(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    let readers = waiting(t, &mut m, window)?;
+    let read = m.daemon.expect_read()?;
+    m.daemon.expect_nothing()?;
+    m.daemon.answer_read(&read)?;
+    for (at, mut reader) in readers {
+        let data = m.daemon.serve(&mut reader)?.ok("read")?;
+        m.compare(at, &data)?;
+    }
+    let reads = m.daemon.reads();
+    ensure!(
+        reads == [(window, WINDOW_LEN)],
+        "asked more than once: {reads:?}"
+    );
+    Ok(())
+}
+
+fn who_asks_is_killed(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    let mut readers = waiting(t, &mut m, window)?;
+    let first = m.daemon.expect_read()?;
+    let (_, mut asking) = readers.remove(0);
+    asking.kill()?;
+    asking.wait(SOON)?;
+    // Another one asks, for all of them.
+    let second = m.daemon.expect_read()?;
+    ensure!(
+        (second.off, second.len) == (window, WINDOW_LEN),
+        "asked for {second:?}"
+    );
+    ensure!(second.msg_id != first.msg_id, "the same READ");
+    m.daemon.expect_nothing()?;
+    // The late answer is refused, and its data is good all the same.
+    m.daemon.fill(&first)?;
+    let file = &m.daemon.object(first.object_id)?.file;
+    let late = errno_of(file.read_complete(first.msg_id))?;
+    ensure!(late == Some(Errno::INVAL), "a late answer: {late:?}");
+    m.daemon.answer_read(&second)?;
+    for (at, mut reader) in readers {
+        let data = m.daemon.serve(&mut reader)?.ok("read")?;
+        m.compare(at, &data)?;
+    }
+    Ok(())
+}
+
+/// Answers each READ without data, until the reader has ended.
+fn refuse(m: &mut Mounted, reader: &mut Task) -> Result<Outcome> {
+    m.daemon.serve_with(reader, |daemon, message| {
+        let Message::Read(read) = message else {
+            bail!("not a READ: {message:?}");
+        };
+        let file = &daemon.object(read.object_id)?.file;
+        Ok(file.read_complete(read.msg_id)?)
+    })
+}
+
+fn answer_without_data(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    // The kernel reads a block again, by itself, whose reading ahead has failed.
+    for (_, mut reader) in waiting(t, &mut m, window)? {
+        refuse(&mut m, &mut reader)?.fails("read", &[Errno::IO])?;
+    }
+    m.daemon.expect_nothing()?;
+    // A part of the window is enough for who needs no more.
+    let readers = waiting(t, &mut m, window)?;
+    let read = m.daemon.expect_read()?;
+    let object = m.daemon.object(read.object_id)?;
+    let part = m.image.range(window, 3 * 4096);
+    object.file.write_all_at(part, window)?;
+    object.file.read_complete(read.msg_id)?;
+    for (at, mut reader) in readers {
+        let outcome = refuse(&mut m, &mut reader)?;
+        if at < window + 3 * 4096 {
+            m.compare(at, &outcome.ok("read")?)?;
+        } else {
+            outcome.fails("read", &[Errno::IO])?;
+        }
+    }
+    Ok(())
+}
+
+fn survives_the_daemon(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    let readers = waiting(t, &mut m, window)?;
+    m.daemon.expect_read()?;
+    // As if it had been killed: its files close, another process holds the device.
+    m.daemon.open.clear();
+    m.daemon.restore()?;
+    for (at, mut reader) in readers {
+        let data = m.daemon.serve(&mut reader)?.ok("read")?;
+        m.compare(at, &data)?;
+    }
+    let reads = m.daemon.reads();
+    ensure!(
+        reads == [(window, WINDOW_LEN); 2],
+        "not once by each daemon: {reads:?}"
+    );
+    Ok(())
+}
