@@ -153,9 +153,7 @@ impl Object {
                 asking.end(outcome);
                 outcome.map(|()| true)
             }
-            Turn::Theirs(fetch) => {
-                Ok(fetch.wait()? && fetch.covers(hole.start))
-            }
+            Turn::Theirs(fetch) => Ok(fetch.wait()? && fetch.covers(hole.start)),
         }
     }
 

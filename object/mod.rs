@@ -14,8 +14,8 @@ mod store;
 
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fscache::cache::CountedObject;
 use crate::fetch::Fetches;
+use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
