@@ -6,6 +6,7 @@
 //! it, whatever else still holds the cache in memory, is in [`Live`]: the claim on fscache's name,
 //! and the pins on the store's mount and directories.
 
+use crate::daemon::command::Fill;
 use crate::daemon::Daemon;
 use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
@@ -99,6 +100,8 @@ pub(crate) struct Cache {
     max_file_size: u64,
     /// Bytes of the windows that READs ask for; 0: for what is missing alone.
     fetch: u64,
+    /// How the daemon's data is stored.
+    fill: Fill,
     #[pin]
     live: Mutex<Option<Arc<Live>>>,
     #[pin]
@@ -131,6 +134,9 @@ impl Cache {
             .run(|| Path::lookup_dir(dir.as_c_str()))
             .inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", dir.as_c_str(), error))?;
         probe::check_path(&root)?;
+        if setup.fill == Fill::Buffered {
+            probe::check_order_of_writes(&root)?;
+        }
         let cred = cred.creating_files_as(&root)?;
         let (store, graveyard, space) = cred.run(|| Self::open_store(&root, &cred))?;
         let space = Account::new(&setup.limits, space);
@@ -154,6 +160,7 @@ impl Cache {
                 space,
                 max_file_size,
                 fetch: u64::from(setup.fetch),
+                fill: setup.fill,
                 live <- new_mutex!(Some(bound_live), "cachefiles_live"),
                 volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
                 volume_freed <- new_condvar!("cachefiles_volume_freed"),
@@ -207,6 +214,11 @@ impl Cache {
     /// Bytes of the windows that READs ask for, a power of two; 0: READs ask for what is missing alone.
     pub(crate) fn fetch(&self) -> u64 {
         self.fetch
+    }
+
+    /// Whether small fills go through the page cache.
+    pub(crate) fn fills_in_memory(&self) -> bool {
+        self.fill == Fill::Buffered
     }
 
     /// What ends with the cache.

@@ -22,10 +22,12 @@ use crate::object::Current;
 use crate::object::Object;
 use crate::space::Need;
 use crate::stop_points::Place;
-use crate::vfs::direct_io;
+use crate::vfs::page_cache;
 use crate::vfs::store_file;
 use crate::vfs::store_file::Extent;
 use crate::vfs::store_file::Whence;
+use crate::vfs::store_io;
+use crate::vfs::store_io::Way;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
@@ -185,6 +187,7 @@ impl Object {
         if to > end {
             return Err(EFBIG);
         }
+        let way = self.way_of_fill(len);
         let written = self.cache().cred().run(|| {
             if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
                 // What is stored already can be stored again.
@@ -198,12 +201,26 @@ impl Object {
             }
             let _writing = self.cache().space().begin_write(len);
             stats::count_write();
-            direct_io::write(&file, pos, from)
+            store_io::write(way, &file, pos, from)
         })?;
         if written > 0 {
             self.filled();
+            if way == Way::Cached {
+                self.filled_in_memory();
+            }
         }
         Ok(written)
+    }
+
+    /// How a fill of `len` bytes is stored. A small one is wanted by somebody who waits for little, and
+    /// the disk would be most of that wait; a large one is copied faster by the disk itself.
+    fn way_of_fill(&self, len: u64) -> Way {
+        const LARGE: u64 = 64 << 10;
+        if self.cache().fills_in_memory() && len < LARGE {
+            Way::Cached
+        } else {
+            Way::Direct
+        }
     }
 
     /// `lseek` of an anonymous fd.
@@ -303,6 +320,14 @@ impl Operations for CacheReads {
         termination: Termination,
     ) {
         stats::count_read();
-        direct_io::read(object.cache().cred(), file, start, iter, termination);
+        let cred = object.cache().cred();
+        let range = start..start.saturating_add(iter.len() as u64);
+        // What was just filled; from the disk it would have to get there first.
+        let cached = object.cache().fills_in_memory();
+        if cached && page_cache::holds_some(file, &range) {
+            store_io::read_cached(cred, file, start, iter, termination);
+        } else {
+            store_io::read_direct(cred, file, start, iter, termination, cached);
+        }
     }
 }

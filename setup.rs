@@ -3,6 +3,7 @@
 //! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
 //! become, how long it waits, how much it is asked for.
 
+use crate::daemon::command::Fill;
 use crate::limits::Limits;
 use crate::vfs::security::SecurityId;
 use kernel::prelude::*;
@@ -46,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) timeout: u32,
     /// Bytes of the windows that READs ask for, a power of two; 0: for what is missing alone.
     pub(crate) fetch: u32,
+    /// How the daemon's data is stored.
+    pub(crate) fill: Fill,
 }
 
 fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {

@@ -5,6 +5,7 @@
  */
 
 #include <linux/anon_inodes.h>
+#include <linux/fadvise.h>
 #include <linux/fs.h>
 #include <linux/fscache-cache.h>
 #include <linux/jiffies.h>
@@ -12,6 +13,7 @@
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/netfs.h>
+#include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/statfs.h>
 #include <linux/xattr.h>
@@ -29,6 +31,7 @@ const unsigned int ONDEMAND_READ_COMPLETE = CACHEFILES_IOC_READ_COMPLETE;
 const unsigned int ONDEMAND_SIZEOF_MSG = sizeof(struct cachefiles_msg);
 const unsigned int ONDEMAND_SIZEOF_OPEN = sizeof(struct cachefiles_open);
 const unsigned int ONDEMAND_SIZEOF_READ = sizeof(struct cachefiles_read);
+const int ONDEMAND_FADV_RANDOM = POSIX_FADV_RANDOM;
 const unsigned int ONDEMAND_XA_PRESENT = (__force unsigned int)XA_PRESENT;
 const unsigned int ONDEMAND_TICKS_A_SECOND = HZ;
 const int ONDEMAND_MISC_MINOR = MISC_DYNAMIC_MINOR;

@@ -67,6 +67,18 @@ pub enum Command<'a> {
     /// `fetch BYTES`: READs ask for whole windows of so many bytes, a power of two; 0: for what is
     /// missing alone.
     Fetch(u32),
+    /// `fill direct` or `fill buffered`: how the daemon's data is stored.
+    Fill(Fill),
+}
+
+/// How what a daemon writes gets to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// At once.
+    #[default]
+    Direct,
+    /// Small writes through the page cache, and soon after.
+    Buffered,
 }
 
 /// How a cache serves its readers.
@@ -134,6 +146,11 @@ pub fn parse(text: &[u8]) -> Result<Command<'_>, Errno> {
         b"debug" => debug_mask(argument).map(Command::Debug),
         b"dir" => Ok(Command::Dir(non_empty(argument)?)),
         b"fetch" => fetch(argument),
+        b"fill" => match argument {
+            b"direct" => Ok(Command::Fill(Fill::Direct)),
+            b"buffered" => Ok(Command::Fill(Fill::Buffered)),
+            _ => Err(Errno::EINVAL),
+        },
         b"frun" => limit(Resource::Files, Mark::Run, argument),
         b"fcull" => limit(Resource::Files, Mark::Cull, argument),
         b"fstop" => limit(Resource::Files, Mark::Stop, argument),

@@ -292,6 +292,10 @@ impl Daemon {
                 setup.fetch = bytes;
                 Ok(())
             }),
+            Command::Fill(fill) => this.set_up(|setup| {
+                setup.fill = fill;
+                Ok(())
+            }),
             Command::Cull(name) => this.in_service()?.cull(name),
             Command::InUse(name) => this.in_service()?.check_in_use(name),
             Command::SecurityContext(context) => {

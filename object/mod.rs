@@ -10,6 +10,7 @@
 //! for the disk, never for a daemon. `current` is a spinlock inside it, for those who only need the
 //! file.
 
+mod settle;
 mod store;
 
 use crate::cache::Cache;
@@ -17,6 +18,7 @@ use crate::errno::Errno;
 use crate::fetch::Fetches;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
+use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::Once;
@@ -42,8 +44,10 @@ use kernel::types::ARef;
 use kernel::workqueue::new_work;
 use kernel::workqueue::Work;
 
-/// The work item of the early commit; the other one is the reopening.
+/// The work item of the early commit; 0 is the reopening.
 const COMMIT: u64 = 1;
+/// The work item that writes filled data to the disk.
+const SETTLE: u64 = 2;
 
 /// The fscache half of an object.
 pub(crate) struct Bound {
@@ -104,6 +108,10 @@ pub(crate) struct Object {
     current: SpinLock<Option<Current>>,
     /// fscache was told that data was stored.
     has_data: AtomicBool,
+    #[pin]
+    settle: DelayedWork<Object, SETTLE>,
+    /// The work is queued, or about to be.
+    unsettled: AtomicBool,
     /// Used only with `fetch BYTES`.
     #[pin]
     fetches: Fetches,
@@ -166,6 +174,8 @@ impl Object {
                 store <- new_mutex!(store, "cachefiles_store"),
                 current <- new_spinlock!(Some(current), "cachefiles_current"),
                 has_data: AtomicBool::new(false),
+                settle <- DelayedWork::new(),
+                unsettled: AtomicBool::new(false),
                 fetches <- Fetches::new(),
             }),
             GFP_KERNEL,

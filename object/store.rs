@@ -204,7 +204,7 @@ impl Object {
 
     /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
     /// under way; a `copen` in progress is waited for, a daemon is not.
-    pub(crate) fn finish(&self) {
+    pub(crate) fn finish(self: &Arc<Self>) {
         self.cache.engine().drop_object(self);
         self.cache.daemon().stop_at(Place::FinishDropped);
         let mut store = self.store.lock();
@@ -213,6 +213,7 @@ impl Object {
         let current = self.current.lock().take();
         drop(store);
         drop(current);
+        self.stop_settling();
         let (Some(bound), Some(mut stored)) = (bound, stored) else {
             return;
         };
@@ -232,7 +233,7 @@ impl Object {
         })
     }
 
-    fn warn_if_failed(&self, what: &str, result: Result) {
+    pub(super) fn warn_if_failed(&self, what: &str, result: Result) {
         if let Err(error) = result {
             pr_warn!("{}: {} failed: {:?}\n", self, what, error);
         }

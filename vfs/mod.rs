@@ -6,10 +6,12 @@
 pub(crate) mod anon_inode;
 pub(crate) mod cred;
 pub(crate) mod dir;
-pub(crate) mod direct_io;
 mod in_use;
+pub(crate) mod page_cache;
 pub(crate) mod path;
 pub(crate) mod removal;
 pub(crate) mod security;
 pub(crate) mod store_file;
+pub(crate) mod store_io;
+pub(crate) mod superblock;
 pub(crate) mod xattr;

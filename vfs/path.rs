@@ -246,7 +246,7 @@ impl Path {
         unsafe { bindings::is_idmapped_mnt(self.mount.0.get()) }
     }
 
-    fn superblock(&self) -> &bindings::super_block {
+    pub(super) fn superblock(&self) -> &bindings::super_block {
         // SAFETY: A dentry's superblock is set for good, and lives as long as the mount.
         unsafe { &*(*self.dentry.as_ptr()).d_sb }
     }

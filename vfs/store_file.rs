@@ -8,6 +8,7 @@ use crate::bindings;
 use crate::kcompat::fs::File;
 use crate::vfs::cred::Credentials;
 use crate::vfs::in_use::Mark;
+use crate::vfs::page_cache;
 use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
@@ -130,6 +131,7 @@ fn can_be_used(file: ARef<File>) -> Result<ARef<File>> {
     if op.read_iter.is_none() || op.write_iter.is_none() {
         return Err(EINVAL);
     }
+    page_cache::read_no_more_than_asked(&file)?;
     Ok(file)
 }
 

@@ -5,6 +5,7 @@
 use ondemand_core::daemon::command;
 use ondemand_core::daemon::command::Command;
 use ondemand_core::daemon::command::CopenAnswer;
+use ondemand_core::daemon::command::Fill;
 use ondemand_core::daemon::command::Mode;
 use ondemand_core::daemon::command::MAX_COMMAND;
 use ondemand_core::errno::Errno;
@@ -44,6 +45,8 @@ fn well_formed() {
         ("timeout 0", Command::Timeout(0)),
         ("timeout 30", Command::Timeout(30)),
         ("timeout 86400", Command::Timeout(86_400)),
+        ("fill direct", Command::Fill(Fill::Direct)),
+        ("fill buffered", Command::Fill(Fill::Buffered)),
         ("fetch 0", Command::Fetch(0)),
         ("fetch 4096", Command::Fetch(4096)),
         ("fetch 67108864", Command::Fetch(64 << 20)),
@@ -92,6 +95,12 @@ fn refused() {
         ("timeout 30 ", E::EINVAL),
         ("timeout 1 2", E::EINVAL),
         ("timeouts 1", E::EOPNOTSUPP),
+        ("fill", E::EINVAL),
+        ("fill ", E::EINVAL),
+        ("fill Buffered", E::EINVAL),
+        ("fill buffered ", E::EINVAL),
+        ("fill direct buffered", E::EINVAL),
+        ("fills direct", E::EOPNOTSUPP),
         ("fetch", E::EINVAL),
         ("fetch 1", E::EINVAL),
         ("fetch 2048", E::EINVAL),
@@ -323,6 +332,8 @@ fn to_text(command: &Command<'_>) -> Vec<u8> {
         Command::Debug(mask) => format!("debug {mask}").into_bytes(),
         Command::Timeout(seconds) => format!("timeout {seconds}").into_bytes(),
         Command::Fetch(bytes) => format!("fetch {bytes}").into_bytes(),
+        Command::Fill(Fill::Direct) => b"fill direct".to_vec(),
+        Command::Fill(Fill::Buffered) => b"fill buffered".to_vec(),
         Command::Limit {
             resource,
             mark,

@@ -41,6 +41,14 @@ fn words() {
         (proto::Command::Timeout(90), Command::Timeout(90)),
         (proto::Command::Fetch(0), Command::Fetch(0)),
         (
+            proto::Command::Fill(proto::Fill::Direct),
+            Command::Fill(command::Fill::Direct),
+        ),
+        (
+            proto::Command::Fill(proto::Fill::Buffered),
+            Command::Fill(command::Fill::Buffered),
+        ),
+        (
             proto::Command::Fetch(proto::MIN_FETCH),
             Command::Fetch(command::MIN_FETCH),
         ),

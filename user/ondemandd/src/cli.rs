@@ -87,13 +87,20 @@ pub struct Serve {
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = window)]
     pub fetch: u32,
 
+    /// How data is stored that the kernel has asked for: on the disk before its reader goes on, or, if it is
+    /// little, in memory, and on the disk a second later.
+    ///
+    /// `buffered` needs the module cachefiles_ondemand, and ext4 (not with data=writeback), XFS or Btrfs.
+    #[arg(long, value_name = "WAY", default_value = "direct")]
+    pub fill: FillWay,
+
     /// Standard input is the device, bound already: go on with it, for a keeper that is gone.
     ///
     /// Whoever holds a copy of the descriptor keeps the cache, and every reader that waits, alive
     /// without a keeper. The first worker then begins with `restore`. --cache must name the
     /// directory that was bound, and the limits should be those given then: the kernel takes no
     /// others, but culling goes by them.
-    #[arg(long, conflicts_with_all = ["device", "tag", "timeout", "fetch"])]
+    #[arg(long, conflicts_with_all = ["device", "tag", "timeout", "fetch", "fill"])]
     pub take_over: bool,
 
     /// Threads that answer the kernel: as many reads of the source can be under way at once.
@@ -113,6 +120,15 @@ pub struct Serve {
 
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(0..=i64::from(cachefiles_proto::MAX_TIMEOUT))
+}
+
+/// How data is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FillWay {
+    /// On the disk, at once.
+    Direct,
+    /// In memory first.
+    Buffered,
 }
 
 fn window(text: &str) -> Result<u32, String> {
@@ -187,7 +203,13 @@ mod tests {
             "--take-over",
         ];
         assert!(Cli::try_parse_from(args).is_ok());
-        for other in ["--device=d", "--tag=t", "--timeout=1", "--fetch=4096"] {
+        for other in [
+            "--device=d",
+            "--tag=t",
+            "--timeout=1",
+            "--fetch=4096",
+            "--fill=direct",
+        ] {
             assert!(Cli::try_parse_from(args.into_iter().chain([other])).is_err());
         }
     }

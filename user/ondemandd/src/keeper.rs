@@ -16,6 +16,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
+use cachefiles_proto::Fill;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -28,6 +29,7 @@ use tracing::warn;
 
 use crate::child::Child;
 use crate::child::Launcher;
+use crate::cli::FillWay;
 use crate::cli::Serve;
 use crate::counters::count;
 use crate::counters::Counters;
@@ -136,6 +138,11 @@ fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
         device.send(&Command::Fetch(args.fetch)).context(
             "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
         )?;
+    }
+    if args.fill == FillWay::Buffered {
+        device
+            .send(&Command::Fill(Fill::Buffered))
+            .context("--fill buffered: the loaded module cannot (the kernel's own cachefiles?)")?;
     }
     device
         .send(&Command::BindOnDemand)

@@ -50,6 +50,9 @@ pub enum Command {
     /// to [`MAX_FETCH`]; 0, the default: for what is missing alone. Before bind. The kernel's own
     /// cachefiles does not know it: `EOPNOTSUPP`.
     Fetch(u32),
+    /// `fill direct`, the default, or `fill buffered`: how what is written to an anonymous file is stored.
+    /// Before bind. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
+    Fill(Fill),
     /// `bind`: start a cache without on-demand mode.
     Bind,
     /// `bind ondemand`: start a cache that asks the daemon for its data.
@@ -69,6 +72,17 @@ pub enum Command {
     Cull(OsString),
     /// `inuse NAME`: `EBUSY` if a cache file of the caller's working directory is in use.
     InUse(OsString),
+}
+
+/// How what is written to an anonymous file is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// On the disk, before the write returns.
+    #[default]
+    Direct,
+    /// Small writes in memory, and soon after on the disk. Refused at bind for a file system that could
+    /// give zeros for data after a loss of power.
+    Buffered,
 }
 
 /// The answer to an OPEN.
@@ -121,6 +135,7 @@ impl Command {
             Command::Limit { limit, .. } => limit.name(),
             Command::Timeout(_) => "timeout",
             Command::Fetch(_) => "fetch",
+            Command::Fill(_) => "fill",
             Command::Bind | Command::BindOnDemand => "bind",
             Command::Copen { .. } => "copen",
             Command::Restore => "restore",
@@ -152,6 +167,8 @@ impl Command {
             Command::Timeout(seconds) if *seconds > MAX_TIMEOUT => {
                 return Err(EncodeError::Range(name, u64::from(*seconds)))
             }
+            Command::Fill(Fill::Direct) => Some(b"direct".to_vec()),
+            Command::Fill(Fill::Buffered) => Some(b"buffered".to_vec()),
             Command::Fetch(bytes) if !is_window(*bytes) => {
                 return Err(EncodeError::Range(name, u64::from(*bytes)))
             }
@@ -230,7 +247,7 @@ mod tests {
 
     #[test]
     fn text_is_what_the_kernel_parses() {
-        let cases: [(Command, &str); 12] = [
+        let cases: [(Command, &str); 14] = [
             (Command::Dir("/c/x y".into()), "dir /c/x y"),
             (Command::Tag("t".into()), "tag t"),
             (Command::Bind, "bind"),
@@ -239,6 +256,8 @@ mod tests {
             (Command::Debug(7), "debug 7"),
             (Command::Timeout(86_400), "timeout 86400"),
             (Command::Fetch(65_536), "fetch 65536"),
+            (Command::Fill(Fill::Direct), "fill direct"),
+            (Command::Fill(Fill::Buffered), "fill buffered"),
             (Command::Cull("D1".into()), "cull D1"),
             (
                 Command::Limit {

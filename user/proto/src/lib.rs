@@ -61,6 +61,7 @@ pub use anon_file::AnonymousFile;
 pub use anon_file::READ_COMPLETE_OPCODE;
 pub use command::is_window;
 pub use command::Command;
+pub use command::Fill;
 pub use command::Limit;
 pub use command::OpenAnswer;
 pub use command::MAX_COMMAND_LEN;

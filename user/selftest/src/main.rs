@@ -45,6 +45,10 @@ struct Options {
     /// The .ko of the backend that is not loaded: inserting it must be refused
     #[arg(long)]
     other_module: Option<PathBuf>,
+    /// A command for each device that a test opens, as "fill buffered": tests in another mode. May be
+    /// given more than once
+    #[arg(long, value_name = "COMMAND")]
+    setup: Vec<String>,
     /// The backend is the C module: mark what fails because of its known defects
     #[arg(long)]
     expect_c: bool,
@@ -80,6 +84,7 @@ fn run(options: Options) -> Result<ExitCode> {
         device: options.device,
         work_dir: options.work_dir,
         other_module: options.other_module,
+        setup: options.setup,
     };
     if let Some(name) = options.one {
         let test = all.iter().find(|test| test.name == name);

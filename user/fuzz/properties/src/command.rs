@@ -7,6 +7,7 @@ use cachefiles_proto as proto;
 use ondemand_core::daemon::command::parse;
 use ondemand_core::daemon::command::Command;
 use ondemand_core::daemon::command::CopenAnswer;
+use ondemand_core::daemon::command::Fill;
 use ondemand_core::daemon::command::Mode;
 use ondemand_core::errno::Errno;
 use ondemand_core::limits::Mark;
@@ -136,6 +137,8 @@ fn read(text: &[u8]) -> Result<Command<'_>, Errno> {
     let command = match word.as_str() {
         "bind" if given.is_none() => Some(Command::Bind(Mode::Plain)),
         "bind" => (argument == b"ondemand").then_some(Command::Bind(Mode::OnDemand)),
+        "fill" if argument == b"direct" => Some(Command::Fill(Fill::Direct)),
+        "fill" => (argument == b"buffered").then_some(Command::Fill(Fill::Buffered)),
         "restore" => given.is_none().then_some(Command::Restore),
         "dir" => given.map(Command::Dir),
         "tag" => given.map(Command::Tag),
@@ -181,6 +184,8 @@ fn for_daemon(command: Command<'_>) -> Option<proto::Command> {
         Command::Restore => proto::Command::Restore,
         Command::Timeout(seconds) => proto::Command::Timeout(seconds),
         Command::Fetch(bytes) => proto::Command::Fetch(bytes),
+        Command::Fill(Fill::Direct) => proto::Command::Fill(proto::Fill::Direct),
+        Command::Fill(Fill::Buffered) => proto::Command::Fill(proto::Fill::Buffered),
         Command::Copen { msg_id, answer } => {
             let answer = match answer {
                 CopenAnswer::Size(size) => proto::OpenAnswer::Size(size),

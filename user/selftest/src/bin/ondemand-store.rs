@@ -34,6 +34,9 @@ struct Options {
     /// A directory on tmpfs for images and mount points
     #[arg(long, global = true, default_value = "/tmp/ondemand-store")]
     work_dir: PathBuf,
+    /// A command for each device that is opened, as "fill buffered"
+    #[arg(long, global = true, value_name = "COMMAND")]
+    setup: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -102,6 +105,7 @@ fn run(options: Options) -> Result<ExitCode> {
         device: Device::DEFAULT_PATH.into(),
         work_dir: options.work_dir,
         other_module: None,
+        setup: options.setup,
     };
     let dir = disk.join(format!("store.{}", std::process::id()));
     let context = Context::new(settings, dir)?;

@@ -33,6 +33,8 @@ pub struct Settings {
     pub work_dir: PathBuf,
     /// The module of the backend that is not loaded.
     pub other_module: Option<PathBuf>,
+    /// Commands for each device that is opened, such as `fill buffered`: the tests run in that mode.
+    pub setup: Vec<String>,
 }
 
 /// The surroundings of one test.
@@ -65,13 +67,21 @@ impl Context {
         })
     }
 
-    /// Opens the device.
+    /// Opens the device, and sets up the mode that all tests run in.
     ///
     /// # Errors
     ///
-    /// What `open` says.
+    /// What `open` says; `EOPNOTSUPP` if the module does not know the mode.
     pub fn device(&self) -> cachefiles_proto::Result<Device> {
-        Device::open(&self.settings.device)
+        let device = Device::open(&self.settings.device)?;
+        for command in &self.settings.setup {
+            let sent = device.write_bytes(command.as_bytes());
+            sent.map_err(|errno| cachefiles_proto::Error::Command {
+                command: command.clone(),
+                errno,
+            })?;
+        }
+        Ok(device)
     }
 
     /// An empty directory on the real file system.

@@ -155,6 +155,9 @@ impl Runner {
             "--work-dir".into(),
             self.settings.work_dir.clone().into(),
         ];
+        for command in &self.settings.setup {
+            arguments.extend(["--setup".into(), command.into()]);
+        }
         if let Some(module) = &self.settings.other_module {
             arguments.push("--other-module".into());
             arguments.push(module.clone().into());

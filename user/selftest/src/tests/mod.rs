@@ -5,6 +5,7 @@
 use crate::harness::Test;
 
 mod bind;
+mod buffered;
 mod closing;
 mod commit;
 mod compressed;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Test> {
         reading::TESTS,
         compressed::TESTS,
         fetching::TESTS,
+        buffered::TESTS,
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Direct reads and writes of files of the store.
+//! Reads and writes of files of the store, directly or through the page cache.
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h) (`struct kiocb`)
 
@@ -10,11 +10,30 @@ use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::iov::PinnedSource;
 use crate::vfs::cred::Credentials;
+use crate::vfs::page_cache;
 use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::ARef;
 use kernel::types::Opaque;
+
+/// How data gets to the file and back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Between the caller's memory and the disk.
+    Direct,
+    /// Through the page cache of the file.
+    Cached,
+}
+
+impl Way {
+    fn flags(self) -> i32 {
+        match self {
+            Way::Direct => bindings::IOCB_DIRECT_FLAG,
+            Way::Cached => 0,
+        }
+    }
+}
 
 const ZERO: bindings::kiocb = bindings::kiocb {
     ki_filp: core::ptr::null_mut(),
@@ -42,6 +61,8 @@ struct End {
     file: ARef<File>,
     len: usize,
     termination: Termination,
+    /// Data may have been written through the page cache, and lost on its way.
+    may_be_lost: bool,
 }
 
 impl ReadInFlight {
@@ -54,15 +75,26 @@ impl ReadInFlight {
     unsafe fn end(&self, ret: isize, was_async: bool) {
         // SAFETY: The caller is the only one who looks at it.
         let end = unsafe { (*self.end.get()).take() };
-        if let Some(End {
+        if let Some(end) = end {
+            end.end(ret, was_async);
+        }
+    }
+}
+
+impl End {
+    /// The file's reference goes before the netfs is told. What a failed write has left behind is not
+    /// looked at by whoever reads.
+    fn end(self, ret: isize, was_async: bool) {
+        let End {
             file,
             len,
             termination,
-        }) = end
-        {
-            drop(file);
-            termination.end_read(ret, len, was_async);
-        }
+            may_be_lost,
+        } = self;
+        let lost = may_be_lost && page_cache::has_lost_data(&file);
+        drop(file);
+        let ret = if lost { EIO.to_errno() as isize } else { ret };
+        termination.end_read(ret, len, was_async);
     }
 }
 
@@ -76,15 +108,17 @@ unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
     unsafe { this.end(ret, true) };
 }
 
-/// Reads `iter.len()` bytes from `pos` on, and tells `termination` when all are there. When this
+/// Reads `iter.len()` bytes from `pos` on directly, and tells `termination` when all are there. When this
 /// returns `iter` is consumed, though it may not be filled yet; a short read is an error, and its
-/// rest is filled with zeros. `cred` is in force for the call, not for the termination.
-pub(crate) fn read(
+/// rest is filled with zeros. `cred` is in force for the call, not for the termination. `may_be_lost`: the
+/// file is also written through the page cache; if that has failed since it was opened, so does the read.
+pub(crate) fn read_direct(
     cred: &Credentials,
     file: &File,
     pos: u64,
     iter: &mut IovIter,
     termination: Termination,
+    may_be_lost: bool,
 ) {
     let Ok(pos) = i64::try_from(pos) else {
         iter.zero_to_end();
@@ -93,7 +127,7 @@ pub(crate) fn read(
     let iocb = bindings::kiocb {
         ki_filp: file.as_ptr(),
         ki_pos: pos,
-        ki_flags: bindings::IOCB_DIRECT_FLAG,
+        ki_flags: Way::Direct.flags(),
         ki_complete: Some(read_complete),
         ..ZERO
     };
@@ -110,6 +144,7 @@ pub(crate) fn read(
         file: file.into(),
         len: iter.len(),
         termination,
+        may_be_lost,
     };
     // SAFETY: Nobody else has the read yet.
     unsafe { *in_flight.end.get() = Some(end) };
@@ -133,8 +168,41 @@ pub(crate) fn read(
     unsafe { in_flight.end(ret, false) };
 }
 
-/// Writes all of `iter` at `pos`, waits for it, and tells the bytes written; fewer than all if
-/// something failed on the way.
+/// The same through the page cache: all is there, and `termination` told, when it returns.
+pub(crate) fn read_cached(
+    cred: &Credentials,
+    file: &File,
+    pos: u64,
+    iter: &mut IovIter,
+    termination: Termination,
+) {
+    let end = End {
+        file: file.into(),
+        len: iter.len(),
+        termination,
+        may_be_lost: true,
+    };
+    let ret = match i64::try_from(pos) {
+        Err(_) => EFBIG.to_errno() as isize,
+        Ok(pos) => {
+            let mut iocb = bindings::kiocb {
+                ki_filp: file.as_ptr(),
+                ki_pos: pos,
+                ki_flags: Way::Cached.flags(),
+                ..ZERO
+            };
+            // SAFETY: Without `ki_complete` the read is over when the function returns.
+            cred.run(|| unsafe {
+                bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, iter.as_ptr())
+            })
+        }
+    };
+    iter.zero_to_end();
+    end.end(ret, false);
+}
+
+/// Writes all of `iter` at `pos`, and tells the bytes written; fewer than all if something failed on
+/// the way. A direct write waits for the disk.
 ///
 /// A user's buffer is pinned before the write. The file system would do it below the file's lock,
 /// which a page fault may need too: that of a task that has mapped a file of a served image.
@@ -143,17 +211,17 @@ pub(crate) fn read(
 ///
 /// `EINVAL` if position, length or memory are not aligned as the file system wants; `EFAULT`,
 /// `ENOMEM`, `ENOSPC`, `EIO` and what else it says.
-pub(crate) fn write(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
+pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
     /// Whole pages, so that what is left begins with one, too.
     const MAX_PINNED: usize = 4 << 20;
     if !iter.is_user_backed() {
-        return write_once(file, pos, iter);
+        return write_once(way, file, pos, iter);
     }
     let mut written = 0;
     while iter.len() > 0 {
         let at = pos.checked_add(written as u64).ok_or(EFBIG)?;
         let step = PinnedSource::pin(iter, MAX_PINNED)
-            .and_then(|mut source| Ok((write_once(file, at, source.iter())?, source.len())));
+            .and_then(|mut source| Ok((write_once(way, file, at, source.iter())?, source.len())));
         match step {
             Ok((part, pinned)) => {
                 written += part;
@@ -168,11 +236,11 @@ pub(crate) fn write(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> 
     Ok(written)
 }
 
-fn write_once(file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
+fn write_once(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
     let mut iocb = bindings::kiocb {
         ki_filp: file.as_ptr(),
         ki_pos: i64::try_from(pos).map_err(|_| EFBIG)?,
-        ki_flags: bindings::IOCB_DIRECT_FLAG | bindings::IOCB_WRITE_FLAG,
+        ki_flags: way.flags() | bindings::IOCB_WRITE_FLAG,
         ..ZERO
     };
     // SAFETY: Without `ki_complete` the write is over when the function returns.

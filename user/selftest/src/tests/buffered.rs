@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `fill buffered`: small fills that are in memory first.
+//!
+//! All other tests can be run in this mode, too: `ondemand-selftest --setup "fill buffered"`. What is on
+//! the disk after a loss of power: `scripts/vm/power-cut --setup "fill buffered"`.
+
+use std::path::Path;
+use std::process::Command as Program;
+
+use anyhow::ensure;
+use anyhow::Context as _;
+use anyhow::Result;
+use cachefiles_proto::Command;
+use cachefiles_proto::Device;
+use cachefiles_proto::Fill;
+use rustix::io::Errno;
+
+use crate::harness::drop_caches;
+use crate::harness::errno_of;
+use crate::harness::eventually;
+use crate::harness::expect_errno;
+use crate::harness::same;
+use crate::harness::skip;
+use crate::harness::store::object_file;
+use crate::harness::Context;
+use crate::harness::Daemon;
+use crate::harness::SmallDisk;
+use crate::harness::Test;
+use crate::harness::SOON;
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "buffered_command",
+        "a way of filling that is not there, or that is set too late",
+        command,
+    ),
+    Test::new(
+        "buffered_not_on_this_disk",
+        "zeros after a loss of power, on a file system that maps blocks before it writes them",
+        not_on_this_disk,
+    ),
+    Test::new(
+        "buffered_given_back",
+        "memory that data takes twice for ever, or data that is gone with it",
+        given_back,
+    ),
+    Test::new(
+        "buffered_beside_large_fills",
+        "old data from memory where a large fill has been, or the other way round",
+        beside_large_fills,
+    ),
+];
+
+/// A device that is to fill through memory, not bound yet.
+fn device(t: &Context, dir: &Path) -> Result<Device> {
+    let device = t.device()?;
+    device
+        .send(&Command::Fill(Fill::Buffered))
+        .context("fill buffered")?;
+    device.send(&Command::Dir(dir.to_owned()))?;
+    Ok(device)
+}
+
+fn daemon(t: &Context, dir: &Path) -> Result<Daemon> {
+    let device = device(t, dir)?;
+    device.send(&Command::BindOnDemand)?;
+    let mut daemon = Daemon::from_device(device);
+    daemon.images.push(t.images.get("plain")?);
+    Ok(daemon)
+}
+
+fn command(t: &Context) -> Result<()> {
+    let device = device(t, &t.new_dir()?)?;
+    for text in ["fill", "fill cached", "fill buffered "] {
+        let result = device.write_bytes(text.as_bytes());
+        expect_errno(text, result, &[Errno::INVAL])?;
+    }
+    device.send(&Command::BindOnDemand)?;
+    let busy = errno_of(device.send(&Command::Fill(Fill::Direct)))?;
+    ensure!(busy == Some(Errno::BUSY), "after bind: {busy:?}");
+    Ok(())
+}
+
+fn not_on_this_disk(t: &Context) -> Result<()> {
+    let disk = SmallDisk::mounted_with(t, 32, "user_xattr,data=writeback")?;
+    let dir = disk.cache_dir()?;
+    let device = device(t, &dir)?;
+    let refused = errno_of(device.send(&Command::BindOnDemand))?;
+    ensure!(
+        refused == Some(Errno::OPNOTSUPP),
+        "bind with data=writeback: {refused:?}"
+    );
+    // It is the way that is refused, not the disk.
+    device.send(&Command::Fill(Fill::Direct))?;
+    device.send(&Command::BindOnDemand)?;
+    Ok(())
+}
+
+/// Bytes of a file that are in memory.
+fn in_memory(path: &Path) -> Result<u64> {
+    let Ok(output) = Program::new("fincore")
+        .args(["--bytes", "--noheadings", "--output", "RES"])
+        .arg(path)
+        .output()
+    else {
+        return skip("no fincore");
+    };
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().with_context(|| format!("{text:?}"))
+}
+
+fn given_back(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    let contents = t.images.contents("plain")?;
+    let mut reader = t.block_reader(&at, 0, 256 << 10)?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    same("what was filled", &data, &contents[..256 << 10])?;
+    let reads = daemon.reads();
+    ensure!(
+        reads.iter().all(|(_, len)| *len < 64 << 10),
+        "these are no small fills: {reads:?}"
+    );
+    eventually("the memory is given back", SOON, || {
+        Ok(in_memory(&file)? == 0)
+    })?;
+    // It is on the disk, and nobody is asked for it again.
+    daemon.log.clear();
+    drop_caches()?;
+    let mut reader = t.block_reader(&at, 0, 256 << 10)?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    same("what was on the disk", &data, &contents[..256 << 10])?;
+    ensure!(
+        daemon.reads().is_empty(),
+        "asked again: {:?}",
+        daemon.reads()
+    );
+    Ok(())
+}
+
+fn beside_large_fills(t: &Context) -> Result<()> {
+    let dir = t.new_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let image = t.images.get("plain")?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let contents = t.images.contents("plain")?;
+    let start = image.find(&contents[..4096])?;
+    // One block of other data through memory, then all around it directly: the last one counts.
+    let (_, object) = daemon.open.first_key_value().context("not open")?;
+    let old = mockd::image::Aligned::new(&[0x5a; 4096]);
+    let block = start + (64 << 10);
+    object.file.write_all_at(old.get(), block)?;
+    let large = image.range(start, 256 << 10);
+    object.file.write_all_at(large, start)?;
+    // And a small fill over what was stored by a large one, with the same data.
+    object
+        .file
+        .write_all_at(image.range(block + 4096, 8192), block + 4096)?;
+    daemon.log.clear();
+    for _ in 0..2 {
+        let mut reader = t.block_reader(&at, 0, 256 << 10)?;
+        let data = daemon.serve(&mut reader)?.ok("read")?;
+        same("the file", &data, &contents[..256 << 10])?;
+        drop_caches()?;
+    }
+    ensure!(daemon.reads().is_empty(), "asked for what is stored");
+    Ok(())
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The page cache of a file of the store.
+//!
+//! C headers: [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h),
+//! [`include/linux/fadvise.h`](srctree/include/linux/fadvise.h)
+
+use crate::bindings;
+use crate::kcompat::fs::File;
+use core::ops::Range;
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+const TO_THE_END: i64 = i64::MAX;
+
+fn mapping(file: &File) -> *mut bindings::address_space {
+    // SAFETY: An open file's mapping does not change.
+    unsafe { (*file.as_ptr()).f_mapping }
+}
+
+/// Whether any page of `range`, which is not empty, is in memory now.
+pub(crate) fn holds_some(file: &File, range: &Range<u64>) -> bool {
+    let place = |at: u64| i64::try_from(at).unwrap_or(TO_THE_END);
+    // SAFETY: The file is live, and so is its mapping.
+    unsafe {
+        bindings::filemap_range_has_page(mapping(file), place(range.start), place(range.end - 1))
+    }
+}
+
+/// Whether anything that was written since the file was opened has not come to its disk. Such data
+/// may be gone from memory, and what is read in its place is not what was written. May be called in
+/// interrupt context.
+pub(crate) fn has_lost_data(file: &File) -> bool {
+    // SAFETY: The file is live, and so is its mapping; the function reads one word.
+    let error =
+        unsafe { bindings::errseq_check(&mut (*mapping(file)).wb_err, (*file.as_ptr()).f_wb_err) };
+    error != 0
+}
+
+/// Has reads of the file bring in the pages that are read and no others: those around them may be
+/// holes, which are no data, and must not look like it.
+///
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn read_no_more_than_asked(file: &File) -> Result {
+    // SAFETY: The file is live.
+    to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, bindings::FADV_RANDOM) })
+}
+
+/// Writes all that is only in memory to the disk, waits for it, and lets the memory go.
+///
+/// # Errors
+///
+/// `EIO`, `ENOSPC` and what else the file system says; [`has_lost_data`] says so, too, from then on.
+pub(crate) fn settle(file: &File) -> Result {
+    // SAFETY: The file is live, and so is its mapping.
+    to_result(unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) })?;
+    // SAFETY: As above.
+    unsafe { bindings::invalidate_mapping_pages(mapping(file), 0, usize::MAX) };
+    Ok(())
+}
