@@ -123,6 +123,7 @@ selftests() {
     rust) flags=(--other-module "$KERNEL/fs/cachefiles/cachefiles.ko") ;;
     c) flags=(--expect-c --other-module "$MODULE") ;;
     esac
+    flags+=("${SETUP[@]}")
     mapfile -t left < <(selected_selftests | grep -v '^smack_' || true)
     for name in "${left[@]}"; do
         [[ $name != \?* ]] || die "no selftest begins with ${name#?}; see ondemand-selftest --list"
@@ -152,7 +153,7 @@ selftests() {
 # debug kernel has none.
 smack_selftests() {
     local chosen rc=0 flags=()
-    ((${#KERNEL_FLAGS[@]} == 0)) || return 0
+    ((${#KERNEL_FLAGS[@]} + ${#SETUP[@]} == 0)) || return 0
     local KERNEL_FLAGS=(--append lsm=smack)
     [[ $BACKEND != c ]] || flags=(--expect-c)
     mapfile -t chosen < <(selected_selftests | grep '^smack_' || true)
@@ -181,10 +182,13 @@ over_modules() {
         --kernel "$KERNEL" --timeout "$seconds" --log "$LOGS/vm-exchange.log"
 }
 
-# A store that goes through power cuts.
+# A store that goes through power cuts, filled in either way.
 over_boots() {
     ktap_script power-cut "a store over power cuts" \
         "$REPO/scripts/vm/power-cut" "${KERNEL_FLAGS[@]}" \
+        --store "$BIN/ondemand-store" --module "$MODULE" --kernel "$KERNEL" --logs "$LOGS"
+    ktap_script power-cut-buffered "the same with fill buffered" \
+        "$REPO/scripts/vm/power-cut" "${KERNEL_FLAGS[@]}" --setup "fill buffered" --boots 3 \
         --store "$BIN/ondemand-store" --module "$MODULE" --kernel "$KERNEL" --logs "$LOGS"
 }
 
