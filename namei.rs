@@ -18,6 +18,7 @@ use crate::object::Object;
 use crate::object::Stored;
 use crate::space::Need;
 use crate::vfs::dir::Entry;
+use crate::vfs::page_cache;
 use crate::vfs::removal;
 use crate::vfs::store_file::StoreFile;
 use crate::volume::Volume;
@@ -35,7 +36,7 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 /// # Errors
 ///
 /// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system
-/// says.
+/// says, also about what an earlier user wrote through the page cache.
 pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
     let dir = volume.fanout(key_hash)?;
     let found = dir
@@ -43,10 +44,16 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
         .inspect_err(|error| pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error))?;
     match found {
         Entry::File(file) => {
+            if volume.cache().fills_in_memory() {
+                // What an earlier user could not write must not look as if it were stored.
+                page_cache::settle(file.file()).inspect_err(|error| {
+                    pr_warn!("writing '{}': {:?}\n", BStr::from_bytes(name), error)
+                })?;
+            }
             return Ok(Stored {
                 file,
                 unnamed: false,
-            })
+            });
         }
         Entry::Nothing => {}
         Entry::Other(dentry) => {

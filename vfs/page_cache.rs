@@ -48,15 +48,16 @@ pub(crate) fn read_no_more_than_asked(file: &File) -> Result {
     to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, bindings::FADV_RANDOM) })
 }
 
-/// Writes all that is only in memory to the disk, waits for it, and lets the memory go.
+/// Writes all that is only in memory to the disk, waits for it, and lets the memory go, also that of
+/// what could not be written: it is a hole then.
 ///
 /// # Errors
 ///
 /// `EIO`, `ENOSPC` and what else the file system says; [`has_lost_data`] says so, too, from then on.
 pub(crate) fn settle(file: &File) -> Result {
     // SAFETY: The file is live, and so is its mapping.
-    to_result(unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) })?;
+    let written = unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) };
     // SAFETY: As above.
     unsafe { bindings::invalidate_mapping_pages(mapping(file), 0, usize::MAX) };
-    Ok(())
+    to_result(written)
 }
