@@ -60,12 +60,20 @@ impl SmallDisk {
     ///
     /// As [`SmallDisk::new`].
     pub fn mounted_with(t: &Context, mebibytes: u64, options: &str) -> Result<Self> {
-        let image = t.dir.join("disk");
-        File::create(&image)?.set_len(mebibytes << 20)?;
+        Self::of_image(t, &t.dir.join("disk"), mebibytes, options)
+    }
+
+    /// The same, in an image file of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmallDisk::new`].
+    pub fn of_image(t: &Context, image: &Path, mebibytes: u64, options: &str) -> Result<Self> {
+        File::create(image)?.set_len(mebibytes << 20)?;
         let made = Command::new("mkfs.ext4")
             .args(["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4"])
             .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .arg(&image)
+            .arg(image)
             .status();
         if !made.is_ok_and(|status| status.success()) {
             return skip("no mkfs.ext4");
@@ -73,7 +81,7 @@ impl SmallDisk {
         let dir = t.mount_point()?;
         let mounted = Command::new("mount")
             .args(["-t", "ext4", "-o", &format!("loop,{options}")])
-            .args([&image, &dir])
+            .args([image, &dir])
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
             return skip("cannot mount through a loop device");

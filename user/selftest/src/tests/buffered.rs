@@ -5,6 +5,8 @@
 //! All other tests can be run in this mode, too: `ondemand-selftest --setup "fill buffered"`. What is on
 //! the disk after a loss of power: `scripts/vm/power-cut --setup "fill buffered"`.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command as Program;
 
@@ -20,6 +22,7 @@ use crate::harness::drop_caches;
 use crate::harness::errno_of;
 use crate::harness::eventually;
 use crate::harness::expect_errno;
+use crate::harness::kmsg::KernelLog;
 use crate::harness::same;
 use crate::harness::skip;
 use crate::harness::store::object_file;
@@ -49,6 +52,11 @@ pub(crate) const TESTS: &[Test] = &[
         "buffered_beside_large_fills",
         "old data from memory where a large fill has been, or the other way round",
         beside_large_fills,
+    ),
+    Test::new(
+        "buffered_disk_fails",
+        "zeros in the place of data that never came to the disk",
+        disk_fails,
     ),
 ];
 
@@ -167,5 +175,41 @@ fn beside_large_fills(t: &Context) -> Result<()> {
         drop_caches()?;
     }
     ensure!(daemon.reads().is_empty(), "asked for what is stored");
+    Ok(())
+}
+
+fn disk_fails(t: &Context) -> Result<()> {
+    // A disk in a file that its file system has no space for: what was never written there fails.
+    let host = t.mount_point()?;
+    let mounted = Program::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "none"])
+        .arg(&host)
+        .status();
+    ensure!(mounted.is_ok_and(|status| status.success()), "no tmpfs");
+    let disk = SmallDisk::of_image(t, &host.join("disk"), 64, "user_xattr")?;
+    let dir = disk.cache_dir()?;
+    let log = KernelLog::end()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let contents = t.images.contents("plain")?;
+    let mut ballast = File::create(host.join("ballast"))?;
+    while ballast.write_all(&[0; 4096]).is_ok() {}
+
+    let part = 256 << 10..(256 << 10) + (32 << 10);
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    let data = daemon.serve(&mut reader)?.ok("read")?;
+    same("what is in memory", &data, &contents[part.clone()])?;
+    let failed = "writing filled data to the disk failed";
+    eventually("the failure is told", SOON, || {
+        Ok(log.lines().iter().any(|line| line.text.contains(failed)))
+    })?;
+    drop_caches()?;
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
+    // There is space again; the file remembers, the next user of it begins with what is on the disk.
+    ballast.set_len(0)?;
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
+    t.unmount(&at)?.wait(SOON)?.ok("umount")?;
     Ok(())
 }
