@@ -219,7 +219,8 @@ impl Server {
         drop(objects);
         let object = object.with_context(|| format!("{read:?}: no such object"))?;
         let (from, to) = self.options.fill.range(read.off, read.len);
-        let clamp = |at| usize::try_from(at).map_or(object.data.len(), |at| object.data.len().min(at));
+        let clamp =
+            |at| usize::try_from(at).map_or(object.data.len(), |at| object.data.len().min(at));
         let data = &object.data[clamp(from)..clamp(to)];
         object.file.write_all_at(data, from)?;
         match object.file.read_complete(read.msg_id) {

@@ -41,6 +41,14 @@ pub(crate) const PLAIN: Recipe = Recipe {
     arguments: &[],
 };
 
+/// 32 MiB of it.
+pub(crate) const PLAIN_QUICK: Recipe = Recipe {
+    name: "plain-quick",
+    blocks: (32 << 20) / BLOCK,
+    compressible: false,
+    arguments: &[],
+};
+
 /// One of many whose contents are read.
 pub(crate) const MEDIUM: Recipe = Recipe {
     name: "medium",
@@ -65,7 +73,19 @@ pub(crate) const LZ4: Recipe = Recipe {
     arguments: &["-zlz4hc", "-C65536"],
 };
 
-const RECIPES: [&Recipe; 4] = [&PLAIN, &MEDIUM, &SMALL, &LZ4];
+impl Recipe {
+    /// The option that mounts it over fscache.
+    pub(crate) fn fsid(&self) -> String {
+        format!("fsid={}", self.name)
+    }
+
+    /// The options that mount the same bytes as one of many images of a domain.
+    pub(crate) fn fsid_of_many(&self, number: usize) -> String {
+        format!("fsid={}.{number},domain_id=many", self.name)
+    }
+}
+
+const RECIPES: [&Recipe; 5] = [&PLAIN, &PLAIN_QUICK, &MEDIUM, &SMALL, &LZ4];
 
 /// The file that a cookie key stands for: its part before the first dot, so that many images can
 /// be served from one file.

@@ -77,7 +77,10 @@ fn modinfo(file: &Path) -> Result<BTreeMap<String, String>> {
     let mut fields = parse_modinfo(&String::from_utf8_lossy(&output.stdout));
     // Where it lay says nothing about it.
     fields.remove("filename");
-    fields.insert("bytes".to_owned(), fs::metadata(file)?.len().to_string());
+    let sum = Command::new("sha256sum").arg(file).output()?;
+    let sum = String::from_utf8_lossy(&sum.stdout);
+    let sum = sum.split_whitespace().next().unwrap_or_default();
+    fields.insert("sha256".to_owned(), sum.to_owned());
     Ok(fields)
 }
 

@@ -175,12 +175,26 @@ mod tests {
 
     #[test]
     fn modes_are_read_as_they_are_written() {
-        for text in ["classic", "fetch=1048576", "buffered", "buffered+fetch=4096", "batch"] {
+        for text in [
+            "classic",
+            "fetch=1048576",
+            "buffered",
+            "buffered+fetch=4096",
+            "batch",
+        ] {
             assert_eq!(text.parse::<Mode>().unwrap().to_string(), text);
         }
         let other: Mode = "fetch=4096+buffered".parse().unwrap();
         assert_eq!(other.to_string(), "buffered+fetch=4096");
-        for text in ["", "fast", "fetch", "fetch=x", "fetch=0", "fetch=5000", "classic+buffered"] {
+        for text in [
+            "",
+            "fast",
+            "fetch",
+            "fetch=x",
+            "fetch=0",
+            "fetch=5000",
+            "classic+buffered",
+        ] {
             assert!(text.parse::<Mode>().is_err(), "{text}");
         }
     }

@@ -180,41 +180,66 @@ impl Results {
 pub(crate) mod tests {
     use super::*;
 
-    /// A run of S1 with one figure.
-    pub(crate) fn run(pair: u32, subject: Subject, mode: &str, mb_s: f64) -> Run {
+    fn run(scenario: Scenario, pair: u32, subject: Subject, figures: &[(&str, f64)]) -> Run {
+        let figures = figures
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value));
         Run {
-            scenario: Scenario::S1,
+            scenario,
             pair,
             subject,
-            mode: mode.parse().unwrap(),
+            mode: Mode::classic(),
             end: End::Done,
-            figures: [("mb_s".to_owned(), mb_s)].into(),
+            figures: figures.collect(),
             times: None,
-            at: 0.0,
+            at: 0.5,
         }
     }
 
-    fn session() -> Results {
+    /// A small session in which there is one of everything.
+    pub(crate) fn fixture() -> Results {
+        use Scenario::*;
+        use Subject::*;
         let mut results = Results::new(true, Fill::Window(65536), Machine::default());
-        results.runs = vec![
-            run(0, Subject::C, "classic", 10.0),
-            run(0, Subject::Ours, "classic", 20.0),
-            run(1, Subject::Ours, "classic", 30.0),
-            run(2, Subject::Ours, "buffered", 40.0),
-        ];
-        results.runs[3].times = Some(Distribution {
+        for (pair, ours) in [(0, 20.0), (1, 15.0), (2, 25.0)] {
+            results.runs.push(run(S1, pair, C, &[("mb_s", 10.0)]));
+            results.runs.push(run(S1, pair, Ours, &[("mb_s", ours)]));
+            results.runs.push(run(S1, pair, Limit, &[("mb_s", 100.0)]));
+        }
+        for (pair, p99) in [(0, 100.0), (1, 200.0)] {
+            let theirs = [("p50_us", 50.0), ("p99_us", p99)];
+            results.runs.push(run(S2, pair, C, &theirs));
+            results
+                .runs
+                .push(run(S2, pair, Ours, &[("p50_us", 100.0), ("p99_us", 300.0)]));
+        }
+        for (subject, growth) in [(C, 250.0), (Ours, 1.0)] {
+            for pair in 0..2 {
+                results
+                    .runs
+                    .push(run(S8, pair, subject, &[("poll_growth", growth)]));
+            }
+        }
+        results.runs.push(run(S10, 0, Ours, &[("s", 2.0)]));
+        let mut hangs = run(S10, 0, C, &[]);
+        hangs.end = End::Hangs(20);
+        results.runs.push(hangs);
+        let mut refused = run(S1, 0, Ours, &[]);
+        refused.mode = "buffered".parse().unwrap();
+        refused.end = End::NotSupported("fill buffered".to_owned());
+        results.runs.push(refused);
+        results.runs[0].times = Some(Distribution {
             counts: vec![(1, 2)],
             ..Distribution::default()
         });
-        results.runs[2].end = End::Hangs(20);
-        results.remarks.push("remark".to_owned());
+        results.remarks.push("a remark".to_owned());
         results
     }
 
     #[test]
     fn what_is_saved_is_loaded() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let results = session();
+        let results = fixture();
         results.save(file.path()).unwrap();
         assert_eq!(Results::load(file.path()).unwrap(), results);
 
@@ -228,19 +253,20 @@ pub(crate) mod tests {
 
     #[test]
     fn figures_stand_at_their_pair() {
-        let results = session();
+        let mut results = fixture();
+        results
+            .runs
+            .retain(|run| run.subject == Subject::C || run.pair != 1);
         let of = |subject, mode: &str, name| {
             results.figure(Scenario::S1, subject, &mode.parse().unwrap(), name)
         };
-        assert_eq!(of(Subject::C, "classic", "mb_s"), [Some(10.0), None, None]);
+        let ten = Some(10.0);
+        assert_eq!(of(Subject::C, "classic", "mb_s"), [ten, ten, ten]);
         assert_eq!(
             of(Subject::Ours, "classic", "mb_s"),
-            [Some(20.0), Some(30.0), None]
+            [Some(20.0), None, Some(25.0)]
         );
-        assert_eq!(
-            of(Subject::Ours, "buffered", "mb_s"),
-            [None, None, Some(40.0)]
-        );
-        assert_eq!(of(Subject::C, "classic", "op_s"), [None, None, None]);
+        assert_eq!(of(Subject::Ours, "buffered", "mb_s"), [None; 3]);
+        assert_eq!(of(Subject::C, "classic", "op_s"), [None; 3]);
     }
 }

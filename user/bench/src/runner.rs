@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
@@ -147,7 +146,8 @@ impl Runner<'_> {
     }
 
     fn save(&self) -> Result<()> {
-        self.results.save(&self.options.results.join("results.json"))
+        self.results
+            .save(&self.options.results.join("results.json"))
     }
 
     /// One scenario; false if the kernel is of no use afterwards.
@@ -324,11 +324,11 @@ impl Runner<'_> {
 /// Nobody listens.
 pub(crate) fn one(work: &Work) -> Result<()> {
     let watch = crate::session::Watch::begin(work.scenario.deadline(work.quick));
-    let done = prepare(&work.dir).and_then(|()| work.scenario.run(work, &watch));
+    let done = prepare().and_then(|()| work.scenario.run(work, &watch));
     match done {
-        // It was told already.
-        _ if watch.over() => Ok(()),
         Ok(()) => Ok(()),
+        // It was told already.
+        Err(_) if watch.over() => Ok(()),
         Err(error) if error.is::<crate::session::NotSupported>() => {
             Event::NotSupported(error.to_string()).say()
         }
@@ -337,7 +337,7 @@ pub(crate) fn one(work: &Work) -> Result<()> {
 }
 
 /// A process with mounts of its own, nothing of which must be read from a disk any more.
-fn prepare(_dir: &Path) -> Result<()> {
+fn prepare() -> Result<()> {
     rustix::process::setsid().context("setsid")?;
     crate::mounts::mounts_of_our_own()?;
     rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT).context("mlockall")

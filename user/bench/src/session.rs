@@ -34,7 +34,7 @@ use crate::work::Event;
 use crate::work::Work;
 
 /// How long what waited for the daemon may take to end when the device is closed.
-const AFTERWARDS: Duration = Duration::from_secs(10);
+const AFTERWARDS: Duration = Duration::from_secs(5);
 
 /// What is taken away at the deadline.
 #[derive(Default)]

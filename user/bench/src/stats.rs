@@ -72,13 +72,27 @@ fn ratio(over: f64, under: f64) -> Option<f64> {
     ratio.is_finite().then_some(ratio)
 }
 
-/// Whether samples of the same thing lie too far apart to compare another thing with it. Fewer
-/// than two cannot show that they do not.
-pub(crate) fn noisy(samples: &[Option<f64>]) -> bool {
-    let there: Vec<f64> = samples.iter().copied().flatten().collect();
-    match Range::of(&there) {
-        Some(range) if there.len() > 1 => range.spread() > NOISY,
-        _ => true,
+/// Whether a thing can be compared with another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Noise {
+    /// Its samples lie close together.
+    Quiet,
+    /// They lie too far apart.
+    Noisy,
+    /// There are fewer than two.
+    Unknown,
+}
+
+impl Noise {
+    /// What the samples of one thing show.
+    pub(crate) fn of(samples: &[Option<f64>]) -> Self {
+        let there: Vec<f64> = samples.iter().copied().flatten().collect();
+        match Range::of(&there) {
+            Some(_) if there.len() < 2 => Noise::Unknown,
+            Some(range) if range.spread() > NOISY => Noise::Noisy,
+            Some(_) => Noise::Quiet,
+            None => Noise::Unknown,
+        }
     }
 }
 
@@ -119,15 +133,27 @@ mod tests {
 
     #[test]
     fn noise_is_a_spread_of_more_than_a_quarter() {
-        let some = |samples: &[f64]| samples.iter().map(|s| Some(*s)).collect::<Vec<_>>();
-        assert!(!noisy(&some(&[100.0, 110.0, 125.0, 100.0, 120.0])));
-        assert!(!noisy(&some(&[100.0, 125.0, 100.0])));
-        assert!(noisy(&some(&[100.0, 126.0, 100.0])));
-        assert!(noisy(&some(&[100.0, 75.0 - 1.0, 100.0])));
+        let of = |samples: &[f64]| {
+            let samples: Vec<_> = samples.iter().map(|sample| Some(*sample)).collect();
+            Noise::of(&samples)
+        };
+        for quiet in [
+            &[100.0, 110.0, 125.0, 100.0, 120.0][..],
+            &[100.0, 125.0, 100.0],
+            &[0.0, 0.0],
+        ] {
+            assert_eq!(of(quiet), Noise::Quiet, "{quiet:?}");
+        }
+        for noisy in [
+            &[100.0, 126.0, 100.0][..],
+            &[100.0, 74.0, 100.0],
+            &[0.0, 0.0, 1.0],
+        ] {
+            assert_eq!(of(noisy), Noise::Noisy, "{noisy:?}");
+        }
         // One sample says nothing about noise, none neither.
-        assert!(noisy(&some(&[100.0])));
-        assert!(noisy(&[None, None]));
-        assert!(!noisy(&some(&[0.0, 0.0])));
-        assert!(noisy(&some(&[0.0, 0.0, 1.0])));
+        assert_eq!(of(&[100.0]), Noise::Unknown);
+        assert_eq!(Noise::of(&[None, Some(1.0), None]), Noise::Unknown);
+        assert_eq!(Noise::of(&[None, None]), Noise::Unknown);
     }
 }

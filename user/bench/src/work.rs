@@ -10,6 +10,9 @@ use anyhow::Result;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::image::Recipe;
+use crate::image::PLAIN;
+use crate::image::PLAIN_QUICK;
 use crate::mode::Fill;
 use crate::mode::Mode;
 use crate::results::Subject;
@@ -39,6 +42,21 @@ pub(crate) struct Work {
     pub(crate) program: PathBuf,
     /// What the orders follow from.
     pub(crate) seed: u64,
+}
+
+impl Work {
+    /// How large something is: the size in full, and the one with `--quick`.
+    pub(crate) fn size<T>(&self, full: T, quick: T) -> T {
+        match self.quick {
+            true => quick,
+            false => full,
+        }
+    }
+
+    /// The image that is read as a whole.
+    pub(crate) fn plain(&self) -> &'static Recipe {
+        self.size(&PLAIN, &PLAIN_QUICK)
+    }
 }
 
 /// What a run says, one line each.

@@ -21,9 +21,6 @@ use crate::readers::STACK;
 use crate::times::now;
 use crate::work::Work;
 
-/// How many objects the READs are spread over.
-pub(super) const IMAGES: usize = 100;
-
 /// What the kernel calls a reader's thread.
 const READER: &str = "reader";
 
@@ -47,11 +44,8 @@ impl Domain {
     ///
     /// A mount or an open fails.
     pub(super) fn mount(work: &Work) -> Result<Self> {
-        let mounts = (0..IMAGES)
-            .map(|number| {
-                let options = format!("fsid={}.{number},domain_id=many", MEDIUM.name);
-                Mounted::over_fscache(&work.dir, &options)
-            })
+        let mounts = (0..work.size(100, 25))
+            .map(|number| Mounted::over_fscache(&work.dir, &MEDIUM.fsid_of_many(number)))
             .collect::<Result<Vec<_>>>()?;
         let files = mounts
             .iter()
@@ -69,6 +63,16 @@ impl Domain {
         })
     }
 
+    /// How many objects there are.
+    pub(super) fn objects(&self) -> usize {
+        self.files.len()
+    }
+
+    /// How many blocks of each object so many READs are for, rounded up.
+    fn blocks_of_each(&self, reads: usize) -> Result<u64> {
+        Ok(u64::try_from(reads.div_ceil(self.objects()))?)
+    }
+
     /// Begins so many READs, none of which is for a block that was read before.
     ///
     /// # Errors
@@ -79,31 +83,38 @@ impl Domain {
         scope: &'scope Scope<'scope, '_>,
         reads: usize,
     ) -> Result<Readers<'scope>> {
-        let each = u64::try_from(reads / IMAGES)?;
+        let each = self.blocks_of_each(reads)?;
         ensure!(
             self.used + each <= MEDIUM.blocks,
             "only {} blocks an image",
             MEDIUM.blocks
         );
-        let mut threads = Vec::with_capacity(reads);
-        for block in self.used..self.used + each {
-            for file in &self.files {
-                let reader = thread::Builder::new()
+        let blocks = self.used..self.used + each;
+        let threads = blocks
+            .flat_map(|block| self.files.iter().map(move |file| (block, file)))
+            .take(reads)
+            .map(|(block, file)| {
+                let read = move || {
+                    read_block(file, block)?;
+                    Ok(now())
+                };
+                thread::Builder::new()
                     .name(READER.to_owned())
                     .stack_size(STACK)
-                    .spawn_scoped(scope, move || {
-                        read_block(file, block)?;
-                        Ok(now())
-                    })?;
-                threads.push(reader);
-            }
-        }
+                    .spawn_scoped(scope, read)
+            })
+            .collect::<Result<_, _>>()?;
         Ok(Readers { threads })
     }
 
     /// Takes note that so many READs were begun.
-    pub(super) fn count(&mut self, reads: usize) {
-        self.used += u64::try_from(reads / IMAGES).unwrap_or(MEDIUM.blocks);
+    ///
+    /// # Errors
+    ///
+    /// That is no number of blocks.
+    pub(super) fn count(&mut self, reads: usize) -> Result<()> {
+        self.used += self.blocks_of_each(reads)?;
+        Ok(())
     }
 
     /// Unmounts all.

@@ -13,7 +13,6 @@ use anyhow::anyhow;
 use anyhow::Context as _;
 use anyhow::Result;
 
-use crate::image::PLAIN;
 use crate::mounts::Mounted;
 use crate::order::random_blocks;
 use crate::readers::open_random;
@@ -37,15 +36,12 @@ const BETWEEN: usize = 5;
 ///
 /// The device, a mount or a read fails.
 pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
-    let kills = match work.quick {
-        true => 10,
-        false => 30,
-    };
-    let blocks = random_blocks(PLAIN.blocks, usize::MAX, work.seed);
+    let kills = work.size(30, 10);
+    let blocks = random_blocks(work.plain().blocks, usize::MAX, work.seed);
     drop_caches()?;
     let session = Session::begin(work, watch)?;
     let first = session.serve(["--lazy"])?;
-    let image = Mounted::over_fscache(&work.dir, "fsid=plain")?;
+    let image = Mounted::over_fscache(&work.dir, &work.plain().fsid())?;
     let file = open_random(&image.path())?;
     let stop = AtomicBool::new(false);
     let (served, serving) = mpsc::channel::<Duration>();
@@ -62,7 +58,9 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
         });
         let measured = kill(&session, kills, &serving, first);
         stop.store(true, Ordering::Relaxed);
-        reader.join().map_err(|_| anyhow!("the reader panicked"))??;
+        reader
+            .join()
+            .map_err(|_| anyhow!("the reader panicked"))??;
         measured
     })?;
     let distribution = times.distribution();

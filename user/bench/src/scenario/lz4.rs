@@ -22,7 +22,7 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
     drop_caches()?;
     let session = Session::begin(work, watch)?;
     let _lines = session.serve(["--prefetch", "16384/2"])?;
-    let image = Mounted::over_fscache(&work.dir, &format!("fsid={}", LZ4.name))?;
+    let image = Mounted::over_fscache(&work.dir, &LZ4.fsid())?;
     let (_, time) = readers::sequential(&image.path())?;
     figure("s", time.as_secs_f64())?;
     image.unmount()

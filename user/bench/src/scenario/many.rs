@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! S6: two hundred images of one domain are mounted, and unmounted.
+//! S6: many images of one domain are mounted, and unmounted.
 
 use anyhow::Result;
 
@@ -15,8 +15,6 @@ use crate::times::now;
 use crate::work::figure;
 use crate::work::Work;
 
-const IMAGES: u32 = 200;
-
 /// Runs it.
 ///
 /// # Errors
@@ -26,18 +24,19 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
     let session = Session::begin(work, watch)?;
     let _lines = session.serve([])?;
     // The volume, and what the first mount makes besides, is not of one image.
-    let first = mount(work, IMAGES)?;
+    let count: u32 = work.size(200, 80);
+    let first = mount(work, count)?;
     drop_caches()?;
     let (slab, vmalloc) = memory()?;
     let begun = now();
-    let images = (0..IMAGES)
+    let images = (0..count)
         .map(|number| mount(work, number))
         .collect::<Result<Vec<_>>>()?;
     figure("mount_s", (now() - begun).as_secs_f64())?;
     drop_caches()?;
     let (slab_after, vmalloc_after) = memory()?;
-    figure("slab_kib", (slab_after - slab) / f64::from(IMAGES))?;
-    figure("vmalloc_kib", (vmalloc_after - vmalloc) / f64::from(IMAGES))?;
+    figure("slab_kib", (slab_after - slab) / f64::from(count))?;
+    figure("vmalloc_kib", (vmalloc_after - vmalloc) / f64::from(count))?;
     let begun = now();
     for image in images {
         image.unmount()?;
@@ -47,8 +46,7 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
 }
 
 fn mount(work: &Work, number: u32) -> Result<Mounted> {
-    let options = format!("fsid={}.{number},domain_id=many", SMALL.name);
-    Mounted::over_fscache(&work.dir, &options)
+    Mounted::over_fscache(&work.dir, &SMALL.fsid_of_many(usize::try_from(number)?))
 }
 
 /// Slab and vmalloc memory, in KiB.

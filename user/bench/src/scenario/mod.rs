@@ -68,8 +68,9 @@ pub(crate) struct Figure {
     pub(crate) title: &'static str,
     /// Which way is better.
     pub(crate) better: Better,
-    /// Whether it is a ratio already, of a module to itself, and may be shown as it is.
-    pub(crate) growth: bool,
+    /// Whether it may be shown as it is: memory, and ratios of a module to itself. Times of one
+    /// machine may not.
+    pub(crate) plain: bool,
 }
 
 const fn higher(name: &'static str, title: &'static str) -> Figure {
@@ -77,7 +78,7 @@ const fn higher(name: &'static str, title: &'static str) -> Figure {
         name,
         title,
         better: Better::Higher,
-        growth: false,
+        plain: false,
     }
 }
 
@@ -86,16 +87,16 @@ const fn lower(name: &'static str, title: &'static str) -> Figure {
         name,
         title,
         better: Better::Lower,
-        growth: false,
+        plain: false,
     }
 }
 
-const fn growth(name: &'static str, title: &'static str) -> Figure {
+const fn plain(name: &'static str, title: &'static str) -> Figure {
     Figure {
         name,
         title,
         better: Better::Lower,
-        growth: true,
+        plain: true,
     }
 }
 
@@ -115,22 +116,22 @@ const WARM: [Figure; 2] = [
 const MANY: [Figure; 4] = [
     lower("mount_s", "mounting all"),
     lower("unmount_s", "unmounting all"),
-    lower("slab_kib", "slab memory a mount"),
-    lower("vmalloc_kib", "vmalloc memory a mount"),
+    plain("slab_kib", "slab memory a mount, KiB"),
+    plain("vmalloc_kib", "vmalloc memory a mount, KiB"),
 ];
 
 const RESTORE: [Figure; 4] = [
     lower("reads_100_s", "100 READs"),
     lower("reads_1000_s", "1,000 READs"),
     lower("reads_10000_s", "10,000 READs"),
-    growth("growth", "10,000 READs over 1,000"),
+    plain("growth", "10,000 READs over 1,000"),
 ];
 
 const PARKED: [Figure; 4] = [
     lower("poll_ns", "poll"),
     lower("read_ns", "empty read"),
-    growth("poll_growth", "poll, with many parked over none"),
-    growth("read_growth", "empty read, with many parked over none"),
+    plain("poll_growth", "poll, with many parked over none"),
+    plain("read_growth", "empty read, with many parked over none"),
 ];
 
 const KILLS: [Figure; 2] = [
@@ -163,7 +164,7 @@ impl Scenario {
             Scenario::S3 => "cold, random, 16 readers, 4 threads",
             Scenario::S4 => "cold, random, 64 readers, 1 thread",
             Scenario::S5 => "warm",
-            Scenario::S6 => "200 images of one domain",
+            Scenario::S6 => "many images of one domain",
             Scenario::S7 => "restore with READs in flight",
             Scenario::S8 => "READs parked",
             Scenario::S9 => "daemon killed",

@@ -26,10 +26,7 @@ const READS: [usize; 3] = [100, 1000, 10_000];
 ///
 /// The device, a mount or a read fails.
 pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
-    let steps = match work.quick {
-        true => &READS[..2],
-        false => &READS[..],
-    };
+    let steps = work.size(&READS[..], &READS[..2]);
     drop_caches()?;
     let session = Session::begin(work, watch)?;
     let mut lines = session.serve(["--hold", &steps[0].to_string()])?;
@@ -49,7 +46,7 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
             Ok(readers.last()?.saturating_sub(restored))
         })?;
         lines.wait("ready")?;
-        domain.count(*reads);
+        domain.count(*reads)?;
         figure(format!("reads_{reads}_s"), time.as_secs_f64())?;
         seconds.push(time.as_secs_f64());
     }

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::image::PLAIN;
 use crate::mounts::Mounted;
 use crate::order::random_blocks;
 use crate::readers;
@@ -20,10 +19,7 @@ use crate::work::Work;
 
 /// How many blocks are read at random.
 fn blocks_of(work: &Work) -> usize {
-    match work.quick {
-        true => 3000,
-        false => 6000,
-    }
+    work.size(6000, 2000)
 }
 
 /// Over fscache.
@@ -34,7 +30,7 @@ fn blocks_of(work: &Work) -> usize {
 pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
     let session = Session::begin(work, watch)?;
     let _lines = session.serve(["--prefetch", "1048576/1"])?;
-    let image = Mounted::over_fscache(&work.dir, "fsid=plain")?;
+    let image = Mounted::over_fscache(&work.dir, &work.plain().fsid())?;
     // The mount ends before what is prefetched is there; whoever reads it all waits for that.
     readers::sequential(&image.path())?;
     measure(work, &image.path())?;
@@ -47,8 +43,8 @@ pub(super) fn run(work: &Work, watch: &Watch) -> Result<()> {
 ///
 /// A mount or a read fails.
 pub(super) fn limit(work: &Work) -> Result<()> {
-    let file = work.disk.join(PLAIN.name);
-    fs::copy(work.images.join(PLAIN.name), &file)?;
+    let file = work.disk.join(work.plain().name);
+    fs::copy(work.images.join(work.plain().name), &file)?;
     let image = Mounted::file(&work.dir, &file)?;
     measure(work, &image.path())?;
     image.unmount()?;
@@ -60,7 +56,7 @@ fn measure(work: &Work, path: &Path) -> Result<()> {
     let (bytes, time) = readers::sequential(path)?;
     figure("seq_mb_s", float(bytes) / 1e6 / time.as_secs_f64())?;
     drop_caches()?;
-    let blocks = random_blocks(PLAIN.blocks, blocks_of(work), work.seed);
+    let blocks = random_blocks(work.plain().blocks, blocks_of(work), work.seed);
     let (time, _) = readers::random(path, &blocks, 1)?;
     let count = float(u64::try_from(blocks.len())?);
     figure("rand_op_s", count / time.as_secs_f64())
