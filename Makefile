@@ -16,6 +16,8 @@
 #   TESTS="..."   names for make test, test-debug and test-c (default: all)
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   KILLS=N     make storm: how often the daemon is killed (500)
+#   QUICK=1     make bench: three pairs and small sizes, about five minutes
+#   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -43,6 +45,7 @@ DAEMON        ?= $(CARGO_TARGET_DIR)/release/ondemandd
 TESTS         ?=
 FUZZ_TIME     ?= 60
 KILLS         ?= 500
+QUICK         ?=
 
 TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
 	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
@@ -94,6 +97,12 @@ demo: ## set everything up, boot, read two images while the daemon is being kill
 .PHONY: storm
 storm: ## KILLS=500: kill the daemon so often while eight images are read; a plot of the gaps
 	@scripts/storm --kills $(KILLS)
+
+.PHONY: bench
+bench: ## measure it beside the kernel's own cachefiles; QUICK=1: in five minutes
+	@scripts/bench $(if $(filter-out 0,$(QUICK)),--quick) $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") \
+		$(if $(PAIRS),--pairs "$(PAIRS)") $(if $(filter-out undefined,$(origin MODES)),--modes "$(MODES)") \
+		$(if $(FILL),--fill "$(FILL)")
 
 .PHONY: boot
 boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the daemon from
