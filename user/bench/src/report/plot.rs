@@ -8,7 +8,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::scenario::Scenario;
-use crate::stats::Noise;
 use crate::stats::Range;
 
 use super::rows::Row;
@@ -76,9 +75,9 @@ pub(super) fn ratios(rows: &[Row]) -> Result<String> {
             };
             Some(Entry {
                 name: format!("{}{mode}", row.name()),
-                colour: match row.noise {
-                    Noise::Quiet => colour(rows, row),
-                    Noise::Noisy | Noise::Unknown => GREY,
+                colour: match row.says_nothing() {
+                    true => GREY,
+                    false => colour(rows, row),
                 },
                 dots: vec![median, min, max],
             })
