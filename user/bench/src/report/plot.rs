@@ -135,6 +135,7 @@ fn lines(title: &str, axis: &str, entries: &[Entry]) -> Result<String> {
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .max_light_lines(1)
             .y_labels(0)
             .x_desc(axis)
             .x_label_formatter(&|times| format!("{times}"))
