@@ -8,7 +8,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::scenario::Scenario;
-use crate::stats::Noise;
 use crate::stats::Range;
 
 use super::rows::Row;
@@ -76,9 +75,9 @@ pub(super) fn ratios(rows: &[Row]) -> Result<String> {
             };
             Some(Entry {
                 name: format!("{}{mode}", row.name()),
-                colour: match row.noise {
-                    Noise::Quiet => colour(rows, row),
-                    Noise::Noisy | Noise::Unknown => GREY,
+                colour: match row.says_nothing() {
+                    true => GREY,
+                    false => colour(rows, row),
                 },
                 dots: vec![median, min, max],
             })
@@ -136,6 +135,7 @@ fn lines(title: &str, axis: &str, entries: &[Entry]) -> Result<String> {
         chart
             .configure_mesh()
             .disable_y_mesh()
+            .max_light_lines(1)
             .y_labels(0)
             .x_desc(axis)
             .x_label_formatter(&|times| format!("{times}"))

@@ -74,19 +74,43 @@ impl Row {
         (row.c.is_some() || row.ours.is_some() || !row.ends.is_empty()).then_some(row)
     }
 
-    /// Whether every pair says the same, and what; nothing if the pairs do not agree, or if there is
-    /// too much noise for them to say anything.
+    /// What every pair says, if they agree; nothing if what they say lies within the noise. Noisy
+    /// figures are believed only beyond everything that the C module shows of itself.
     pub(super) fn verdict(&self) -> Option<&'static str> {
         let Range { min, max, .. } = self.ratio?;
+        let (low, high) = match self.noise {
+            Noise::Quiet => (1.0, 1.0),
+            Noise::Noisy => {
+                let control = self.control?;
+                let both = [
+                    control.min,
+                    control.max,
+                    1.0 / control.min,
+                    1.0 / control.max,
+                ];
+                (
+                    both.into_iter().fold(1.0, f64::min),
+                    both.into_iter().fold(1.0, f64::max),
+                )
+            }
+            Noise::Unknown => return None,
+        };
         let (more, less) = match self.figure.better {
             Better::Higher => ("better", "worse"),
             Better::Lower => ("worse", "better"),
         };
-        match self.noise {
-            Noise::Quiet if min > 1.0 => Some(more),
-            Noise::Quiet if max < 1.0 => Some(less),
-            _ => None,
+        if min > high {
+            Some(more)
+        } else if max < low {
+            Some(less)
+        } else {
+            None
         }
+    }
+
+    /// Whether there is too much noise for it to say anything.
+    pub(super) fn says_nothing(&self) -> bool {
+        self.noise != Noise::Quiet && self.verdict().is_none()
     }
 
     /// How many times better this module is: the ratio, or its inverse where less is better.
@@ -186,6 +210,26 @@ pub(super) mod tests {
         // The C module's runs are 100 and 200 us.
         let p99 = row(&rows, Scenario::S2, "p99_us", "classic");
         assert_eq!((p99.noise, p99.verdict()), (Noise::Noisy, None));
+        assert!(p99.says_nothing() && !s1.says_nothing());
+    }
+
+    #[test]
+    fn noise_is_believed_only_beyond_the_control() {
+        let rows = rows(&fixture());
+        let verdict = |ratio: f64| {
+            let mut p99 = row(&rows, Scenario::S2, "p99_us", "classic");
+            p99.ratio = Range::of(&[ratio]);
+            p99.verdict()
+        };
+        // The C module was twice itself, or half.
+        assert_eq!(
+            (verdict(2.1), verdict(0.4)),
+            (Some("worse"), Some("better"))
+        );
+        assert_eq!((verdict(1.9), verdict(0.6)), (None, None));
+        let mut once = row(&rows, Scenario::S1, "mb_s", "classic");
+        once.noise = Noise::Unknown;
+        assert!(once.verdict().is_none() && once.says_nothing());
     }
 
     #[test]

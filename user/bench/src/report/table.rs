@@ -119,7 +119,7 @@ pub(super) fn summary(rows: &[Row]) -> String {
     let compared: Vec<_> = rows.iter().filter(|row| row.ratio.is_some()).collect();
     let noisy: Vec<_> = compared
         .iter()
-        .filter(|row| row.noise != Noise::Quiet)
+        .filter(|row| row.says_nothing())
         .map(|row| match row.mode.is_classic() {
             true => row.name(),
             false => format!("{} ({})", row.name(), row.mode),
@@ -127,7 +127,7 @@ pub(super) fn summary(rows: &[Row]) -> String {
         .collect();
     let mut text = format!("{} figures", compared.len());
     if noisy.is_empty() {
-        text += ", none of them noisy";
+        text += ", none of them too noisy to say anything";
     } else {
         let _ = write!(
             text,
