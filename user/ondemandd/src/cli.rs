@@ -99,8 +99,9 @@ pub struct Serve {
     /// Whoever holds a copy of the descriptor keeps the cache, and every reader that waits, alive
     /// without a keeper. The first worker then begins with `restore`. --cache must name the
     /// directory that was bound, and the limits should be those given then: the kernel takes no
-    /// others, but culling goes by them.
-    #[arg(long, conflicts_with_all = ["device", "tag", "timeout", "fetch", "fill"])]
+    /// others, but culling goes by them. --timeout, --fetch and --fill hold as they were given then,
+    /// whatever is said now.
+    #[arg(long, conflicts_with_all = ["device", "tag"])]
     pub take_over: bool,
 
     /// Threads that answer the kernel: as many reads of the source can be under way at once.
@@ -203,15 +204,12 @@ mod tests {
             "--take-over",
         ];
         assert!(Cli::try_parse_from(args).is_ok());
-        for other in [
-            "--device=d",
-            "--tag=t",
-            "--timeout=1",
-            "--fetch=4096",
-            "--fill=direct",
-        ] {
+        for other in ["--device=d", "--tag=t"] {
             assert!(Cli::try_parse_from(args.into_iter().chain([other])).is_err());
         }
+        // So that one command line serves for both.
+        let same = ["--timeout=1", "--fetch=4096", "--fill=buffered"];
+        assert!(Cli::try_parse_from(args.into_iter().chain(same)).is_ok());
     }
 
     #[test]
