@@ -46,6 +46,20 @@ const ZERO: bindings::kiocb = bindings::kiocb {
     __bindgen_anon_1: unsafe { core::mem::zeroed() },
 };
 
+/// A kiocb whose read or write is over when the call returns.
+///
+/// # Errors
+///
+/// `EFBIG`.
+fn synchronous(way: Way, file: &File, pos: u64) -> Result<bindings::kiocb> {
+    Ok(bindings::kiocb {
+        ki_filp: file.as_ptr(),
+        ki_pos: i64::try_from(pos).map_err(|_| EFBIG)?,
+        ki_flags: way.flags(),
+        ..ZERO
+    })
+}
+
 /// A read on its way, owned by its submitter and, once it is queued, by its completion: file systems
 /// look at the kiocb after the call that has queued it, when it may be completed already.
 #[repr(C)]
@@ -182,15 +196,9 @@ pub(crate) fn read_cached(
         termination,
         may_be_lost: true,
     };
-    let ret = match i64::try_from(pos) {
-        Err(_) => EFBIG.to_errno() as isize,
-        Ok(pos) => {
-            let mut iocb = bindings::kiocb {
-                ki_filp: file.as_ptr(),
-                ki_pos: pos,
-                ki_flags: Way::Cached.flags(),
-                ..ZERO
-            };
+    let ret = match synchronous(Way::Cached, file, pos) {
+        Err(error) => error.to_errno() as isize,
+        Ok(mut iocb) => {
             // SAFETY: Without `ki_complete` the read is over when the function returns.
             cred.run(|| unsafe {
                 bindings::vfs_iocb_iter_read(file.as_ptr(), &mut iocb, iter.as_ptr())
@@ -237,12 +245,8 @@ pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Resu
 }
 
 fn write_once(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
-    let mut iocb = bindings::kiocb {
-        ki_filp: file.as_ptr(),
-        ki_pos: i64::try_from(pos).map_err(|_| EFBIG)?,
-        ki_flags: way.flags() | bindings::IOCB_WRITE_FLAG,
-        ..ZERO
-    };
+    let mut iocb = synchronous(way, file, pos)?;
+    iocb.ki_flags |= bindings::IOCB_WRITE_FLAG;
     // SAFETY: Without `ki_complete` the write is over when the function returns.
     let ret = unsafe { bindings::vfs_iocb_iter_write(file.as_ptr(), &mut iocb, iter.as_ptr()) };
     usize::try_from(ret).map_err(|_| Error::from_errno(restartable(ret)))

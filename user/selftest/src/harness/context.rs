@@ -102,10 +102,26 @@ impl Context {
     ///
     /// The device refuses something.
     pub fn daemon_in(&self, dir: &Path) -> Result<Daemon> {
+        self.daemon_with(dir, &[], &[])
+    }
+
+    /// The same after these commands, with the images of these names.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses something; there is no such image.
+    pub fn daemon_with(&self, dir: &Path, setup: &[Command], images: &[&str]) -> Result<Daemon> {
         let device = self.device()?;
         device.send(&Command::Dir(dir.to_owned()))?;
+        for command in setup {
+            device.send(command)?;
+        }
         device.send(&Command::BindOnDemand)?;
-        Ok(Daemon::from_device(device))
+        let mut daemon = Daemon::from_device(device);
+        for name in images {
+            daemon.images.push(self.images.get(name)?);
+        }
+        Ok(daemon)
     }
 
     /// A daemon with a new cache, that can serve the images of these names.
@@ -114,11 +130,7 @@ impl Context {
     ///
     /// The device refuses something; there is no such image.
     pub fn daemon(&self, images: &[&str]) -> Result<Daemon> {
-        let mut daemon = self.daemon_in(&self.new_dir()?)?;
-        for name in images {
-            daemon.images.push(self.images.get(name)?);
-        }
-        Ok(daemon)
+        self.daemon_with(&self.new_dir()?, &[], images)
     }
 
     /// A new mount point.

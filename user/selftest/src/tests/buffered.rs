@@ -71,11 +71,7 @@ fn device(t: &Context, dir: &Path) -> Result<Device> {
 }
 
 fn daemon(t: &Context, dir: &Path) -> Result<Daemon> {
-    let device = device(t, dir)?;
-    device.send(&Command::BindOnDemand)?;
-    let mut daemon = Daemon::from_device(device);
-    daemon.images.push(t.images.get("plain")?);
-    Ok(daemon)
+    t.daemon_with(dir, &[Command::Fill(Fill::Buffered)], &["plain"])
 }
 
 fn command(t: &Context) -> Result<()> {

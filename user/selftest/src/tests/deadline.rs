@@ -87,17 +87,7 @@ const SHORT: u32 = 3;
 
 /// A daemon whose requests have so many seconds.
 fn daemon(t: &Context, seconds: u32, images: &[&str]) -> Result<Daemon> {
-    let device = t.device()?;
-    device.send(&Command::Dir(t.new_dir()?))?;
-    device
-        .send(&Command::Timeout(seconds))
-        .context("timeout SECONDS")?;
-    device.send(&Command::BindOnDemand)?;
-    let mut daemon = Daemon::from_device(device);
-    for name in images {
-        daemon.images.push(t.images.get(name)?);
-    }
-    Ok(daemon)
+    t.daemon_with(&t.new_dir()?, &[Command::Timeout(seconds)], images)
 }
 
 /// Waits for a task that nobody answers, and tells how long it took since `begun`.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use anyhow::ensure;
-use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Command;
 use cachefiles_proto::Message;
@@ -73,15 +72,8 @@ struct Mounted {
 }
 
 fn mounted(t: &Context) -> Result<Mounted> {
-    let device = t.device()?;
-    device.send(&Command::Dir(t.new_dir()?))?;
-    device
-        .send(&Command::Fetch(WINDOW))
-        .context("fetch BYTES")?;
-    device.send(&Command::BindOnDemand)?;
-    let mut daemon = Daemon::from_device(device);
-    let image = t.images.get("plain")?;
-    daemon.images.push(Arc::clone(&image));
+    let mut daemon = t.daemon_with(&t.new_dir()?, &[Command::Fetch(WINDOW)], &["plain"])?;
+    let image = Arc::clone(&daemon.images[0]);
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     let contents = t.images.contents("plain")?;
     let start = image.find(&contents[..4096])?;
