@@ -206,7 +206,7 @@ impl Object {
         if written > 0 {
             self.filled();
             if way == Way::Cached {
-                self.filled_in_memory();
+                self.uses_memory();
             }
         }
         Ok(written)
@@ -325,7 +325,10 @@ impl Operations for CacheReads {
         // What was just filled; from the disk it would have to get there first.
         let cached = object.cache().fills_in_memory();
         if cached && page_cache::holds_some(file, &range) {
+            let object = Arc::from(object);
             store_io::read_cached(cred, file, start, iter, termination);
+            // What was given back meanwhile has come again.
+            object.uses_memory();
         } else {
             store_io::read_direct(cred, file, start, iter, termination, cached);
         }

@@ -31,6 +31,7 @@ const unsigned int ONDEMAND_READ_COMPLETE = CACHEFILES_IOC_READ_COMPLETE;
 const unsigned int ONDEMAND_SIZEOF_MSG = sizeof(struct cachefiles_msg);
 const unsigned int ONDEMAND_SIZEOF_OPEN = sizeof(struct cachefiles_open);
 const unsigned int ONDEMAND_SIZEOF_READ = sizeof(struct cachefiles_read);
+const int ONDEMAND_FADV_DONTNEED = POSIX_FADV_DONTNEED;
 const int ONDEMAND_FADV_RANDOM = POSIX_FADV_RANDOM;
 const unsigned int ONDEMAND_XA_PRESENT = (__force unsigned int)XA_PRESENT;
 const unsigned int ONDEMAND_TICKS_A_SECOND = HZ;

@@ -41,8 +41,8 @@ impl WorkItem<SETTLE> for Object {
 }
 
 impl Object {
-    /// Notes that data was put into the page cache.
-    pub(crate) fn filled_in_memory(self: &Arc<Self>) {
+    /// Notes that data was put into the page cache, by a fill or a read.
+    pub(crate) fn uses_memory(self: &Arc<Self>) {
         if self.unsettled.swap(true, Ordering::Relaxed) {
             return;
         }

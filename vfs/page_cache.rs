@@ -57,7 +57,8 @@ pub(crate) fn read_no_more_than_asked(file: &File) -> Result {
 pub(crate) fn settle(file: &File) -> Result {
     // SAFETY: The file is live, and so is its mapping.
     let written = unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) };
-    // SAFETY: As above.
-    unsafe { bindings::invalidate_mapping_pages(mapping(file), 0, usize::MAX) };
+    // Not `invalidate_mapping_pages`: a page that a processor has yet to list is one in use for it.
+    // SAFETY: The file is live.
+    to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, bindings::FADV_DONTNEED) })?;
     to_result(written)
 }

@@ -17,6 +17,7 @@ use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use cachefiles_proto::Fill;
 use rustix::io::Errno;
+use rustix::thread::CpuSet;
 
 use crate::harness::drop_caches;
 use crate::harness::errno_of;
@@ -47,6 +48,11 @@ pub(crate) const TESTS: &[Test] = &[
         "buffered_given_back",
         "memory that data takes twice for ever, or data that is gone with it",
         given_back,
+    ),
+    Test::new(
+        "buffered_given_back_little",
+        "memory of a fill that is smaller than what a processor collects before it lists pages",
+        given_back_little,
     ),
     Test::new(
         "buffered_beside_large_fills",
@@ -143,6 +149,49 @@ fn given_back(t: &Context) -> Result<()> {
         daemon.reads()
     );
     Ok(())
+}
+
+fn given_back_little(t: &Context) -> Result<()> {
+    // The pages of a fill stay with the processor that it ran on until that has some more: so
+    // everything else is to happen on another one.
+    let here = rustix::thread::sched_getaffinity(None)?;
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| here.is_set(cpu));
+    let (Some(of_others), Some(of_fill)) = (cpus.next(), cpus.next()) else {
+        return skip("one processor");
+    };
+    let dir = t.new_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    eventually("what the mount read is on the disk", SOON, || {
+        Ok(in_memory(&file)? == 0)
+    })?;
+    let (_, object) = daemon.open.first_key_value().context("not open")?;
+    let block = mockd::image::Aligned::new(t.images.get("plain")?.range(512 << 10, 4096));
+    let of_workers = Path::new("/sys/devices/virtual/workqueue/cpumask");
+    let old = std::fs::read_to_string(of_workers).context("cpumask")?;
+    std::fs::write(of_workers, format!("{:x}", 1 << of_others)).context("cpumask")?;
+    let result = (|| {
+        run_on(of_fill)?;
+        object.file.write_all_at(block.get(), 512 << 10)?;
+        run_on(of_others)?;
+        ensure!(in_memory(&file)? > 0, "this is no fill through memory");
+        eventually("the memory is given back", SOON, || {
+            Ok(in_memory(&file)? == 0)
+        })
+    })();
+    std::fs::write(of_workers, old.trim()).context("cpumask")?;
+    rustix::thread::sched_setaffinity(None, &here)?;
+    result?;
+    t.unmount(&at)?.wait(SOON)?.ok("umount")?;
+    Ok(())
+}
+
+/// Has this thread, and what it starts, run on one processor.
+fn run_on(cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).context("sched_setaffinity")
 }
 
 fn beside_large_fills(t: &Context) -> Result<()> {
