@@ -41,7 +41,7 @@ SBINDIR       ?= $(PREFIX)/sbin
 MODPROBEDIR   ?= /lib/modprobe.d
 INSTALL_MOD_PATH ?= $(DESTDIR)
 CARGO_TARGET_DIR ?= user/target
-DAEMON        ?= $(CARGO_TARGET_DIR)/release/ondemandd
+DAEMON        ?= $(CARGO_TARGET_DIR)/$(shell uname -m)-unknown-linux-gnu/release/ondemandd
 TESTS         ?=
 FUZZ_TIME     ?= 60
 KILLS         ?= 500
@@ -60,7 +60,7 @@ module: ## build cachefiles_ondemand.ko against KDIR
 
 .PHONY: daemon all
 daemon: ## build ondemandd
-	@PATH=/usr/bin:$$PATH cargo build --release --locked --manifest-path user/Cargo.toml -p ondemandd
+	@scripts/programs ondemandd
 all: module daemon ## what make install wants
 
 .PHONY: install uninstall dkms

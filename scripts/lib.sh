@@ -29,6 +29,18 @@ KERNEL_MAKE=(make "LLVM=-$LLVM_VERSION" RUSTC=/usr/bin/rustc HOSTRUSTC=/usr/bin/
     RUSTDOC=/usr/bin/rustdoc RUSTFMT=/usr/bin/rustfmt
     CLIPPY_DRIVER=/usr/bin/clippy-driver BINDGEN="$BINDGEN")
 
+# What build_programs makes.
+PROGRAM_TARGET=$(uname -m)-unknown-linux-gnu
+PROGRAMS=${CARGO_TARGET_DIR:-$REPO/user/target}/$PROGRAM_TARGET/release
+
+# build_programs PACKAGE...: the release programs of these packages of user/, in $PROGRAMS.
+# Linked statically: the dynamic linker is most of what a program's start costs, and a
+# worker's start is what its readers wait for (scripts/programs says how much).
+build_programs() {
+    cargo build --release --locked --manifest-path "$REPO/user/Cargo.toml" --target "$PROGRAM_TARGET" \
+        --config "target.$PROGRAM_TARGET.rustflags=['-Ctarget-feature=+crt-static']" "${@/#/--package=}"
+}
+
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() {

@@ -20,8 +20,8 @@ build_for_storm() {
         MODULE=$(tail -n 1 "$LOGS/module-debug.log")
     fi
     phase user "daemon and storm (release build)" \
-        cargo build --release --locked --manifest-path "$REPO/user/Cargo.toml" -p ondemandd -p storm
-    BIN=${CARGO_TARGET_DIR:-$REPO/user/target}/release
+        build_programs ondemandd storm
+    BIN=$PROGRAMS
 }
 
 # images_for_storm SET: makes the images of scripts/images; sets IMAGES.
