@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
@@ -143,10 +142,8 @@ impl Images {
     ///
     /// There is no image of that name.
     pub fn contents(&self, name: &str) -> Result<Vec<u8>> {
-        let Some(recipe) = RECIPES.iter().find(|recipe| recipe.name == name) else {
-            bail!("no image {name}");
-        };
-        Ok(contents(recipe.seed, recipe.len, recipe.run))
+        let path = self.dir.join(format!("{name}.d")).join(FILE);
+        fs::read(&path).with_context(|| format!("no image {name}: {}", path.display()))
     }
 }
 
@@ -163,7 +160,7 @@ pub fn contents(seed: u64, len: usize, run: usize) -> Vec<u8> {
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^= word >> 31;
         for byte in word.to_le_bytes() {
-            bytes.extend(std::iter::repeat_n(byte, run));
+            bytes.resize(bytes.len() + run, byte);
         }
     }
     bytes.truncate(len);
