@@ -161,9 +161,13 @@ impl Daemon {
         bail!("the keeper has not opened {DEVICE}")
     }
 
-    /// The worker that was started and may not have said yet that it serves.
-    pub(crate) fn any_worker(&self) -> Option<Pid> {
-        children(self.keeper()?).next()
+    /// The worker that was started after `dead` and may not have said yet that it serves.
+    pub(crate) fn successor(&self, dead: Pid) -> Option<Pid> {
+        let keeper = self.keeper()?;
+        // To look at all processes takes longer than some workers need to get ready. Where the
+        // numbers begin anew the successor is not seen, once.
+        let mut younger = processes().filter(|pid| pid.as_raw_nonzero() > dead.as_raw_nonzero());
+        younger.find(|pid| parent(*pid) == Some(keeper))
     }
 
     /// Kills a worker that has not said yet that it serves, if that is what `pid` still is.
@@ -230,10 +234,13 @@ pub(crate) fn end_orphans() -> Result<()> {
     Ok(())
 }
 
-fn children(of: Pid) -> impl Iterator<Item = Pid> {
+fn processes() -> impl Iterator<Item = Pid> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(|dir| Pid::from_raw(dir.file_name().to_str()?.parse().ok()?))
-        .filter(move |pid| parent(*pid) == Some(of))
+}
+
+fn children(of: Pid) -> impl Iterator<Item = Pid> {
+    processes().filter(move |pid| parent(*pid) == Some(of))
 }
 
 fn parent(pid: Pid) -> Option<Pid> {

@@ -128,7 +128,7 @@ impl Killer {
     fn kill_early(&mut self, dead: Pid) -> Option<Pid> {
         let daemon = &self.daemon;
         let successor = wait_for("a successor", Duration::from_secs(5), || {
-            Ok(daemon.any_worker().filter(|pid| *pid != dead))
+            Ok(daemon.successor(dead))
         });
         let pid = successor.ok()?;
         let life = self.rng.random_range(0..=EARLY_WITHIN_MS);

@@ -18,6 +18,9 @@ use rand_chacha::ChaCha8Rng;
 use crate::gaps::Gaps;
 use crate::manifest::{hash_range, Entry, Manifest, PART_BYTES};
 
+/// The readers' nice value: less of the processors than the daemon gets, and less than who mounts.
+const PRIORITY: i32 = 10;
+
 /// One mounted image and what must be in it.
 pub(crate) struct Image {
     /// The file system id it is mounted by.
@@ -132,6 +135,10 @@ impl Pass {
 
     fn read_all(&self, index: usize, seed: u64) {
         let me = &self.readers[index];
+        // Of a whole machine full of readers a worker would get the time to start only now and then.
+        if let Err(error) = rustix::process::setpriority_process(None, PRIORITY) {
+            self.errors.lock().unwrap().push(format!("nice: {error}"));
+        }
         me.tid.store(
             rustix::thread::gettid().as_raw_nonzero().get(),
             Ordering::Relaxed,
