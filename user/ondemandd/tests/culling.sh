@@ -103,7 +103,7 @@ ln -s "$WORK/outside" "$CACHE/graveyard/way-out"
 "${SERVE[@]}" --log info,ondemandd::cull=debug --brun 40 --bcull 30 --bstop 20 2>"$WORK/log" &
 KEEPER=$!
 rc=0; within test -s "$RUN/keeper.pid" || rc=1
-[[ $rc == 0 && $(<"$RUN/keeper.pid") == "$KEEPER" ]] || rc=1
+[[ $rc == 0 && $(cat "$RUN/keeper.pid") == "$KEEPER" ]] || rc=1
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; cat "$WORK/log"; exit 1; }
 

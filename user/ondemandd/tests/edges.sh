@@ -25,7 +25,9 @@ plan 12
 # A dead worker's pid stays in the file until the keeper has seen the end.
 replaced() {
     local now
-    now=$(<"$RUN/worker.pid")
+    # Between the two there may be no file. Not $(<...): where that fails, bash ends the script, whatever
+    # the condition that it is part of, and says nothing.
+    now=$(cat "$RUN/worker.pid") || return 1
     [[ -n $now && $now != "$1" ]]
 }
 gone() { [[ ! -d /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat") == Z* ]]; }
@@ -91,7 +93,7 @@ echo 3 >/proc/sys/vm/drop_caches
 rc=0; timeout "$DEADLINE" cmp "$WORK/mnt/late" "$WORK/tree/late" || rc=1
 result "$rc" "it can be had once the source has it again"
 
-old=$(<"$RUN/worker.pid")
+old=$(cat "$RUN/worker.pid")
 kill -TERM "$old"
 rc=0; within gone "$old" || rc=1
 within replaced "$old" || rc=1
@@ -108,7 +110,7 @@ kill -KILL "$old"
 rc=0; within gone "$old" || rc=1
 within replaced "$old" || rc=1
 new=$(cat "$RUN/worker.pid" || true)
-[[ -n $new && $new != "$old" && $(<"/proc/$new/comm") == ondemandd ]] || rc=1
+[[ -n $new && $new != "$old" && $(cat "/proc/$new/comm") == ondemandd ]] || rc=1
 result "$rc" "a broken new version is not the end"
 
 # A stopped worker takes no SIGTERM; the keeper's second signal does not wait.
@@ -124,7 +126,7 @@ umount "$WORK/mnt"
 
 serve || true
 timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || true
-WORKER=$(<"$RUN/worker.pid")
+WORKER=$(cat "$RUN/worker.pid")
 kill -KILL "$KEEPER"
 wait "$KEEPER" 2>/dev/null || true
 KEEPER=''

@@ -51,7 +51,7 @@ done
     2>"$WORK/log" &
 KEEPER=$!
 rc=0; within test -s "$RUN/keeper.pid" || rc=1
-[[ $rc == 0 && $(<"$RUN/keeper.pid") == "$KEEPER" ]] || { rc=1; cat "$WORK/log"; }
+[[ $rc == 0 && $(cat "$RUN/keeper.pid") == "$KEEPER" ]] || { rc=1; cat "$WORK/log"; }
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; exit 1; }
 
