@@ -27,6 +27,9 @@ pub const MIN_FETCH: u32 = 4096;
 /// The largest one.
 pub const MAX_FETCH: u32 = 64 << 20;
 
+/// The most messages that one `read` can be told to deliver.
+pub const MAX_BATCH: u32 = 256;
+
 /// A well-formed command. Text arguments are neither empty nor hold a NUL or a newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command<'a> {
@@ -67,6 +70,8 @@ pub enum Command<'a> {
     /// `fetch BYTES`: READs ask for whole windows of so many bytes, a power of two; 0: for what is
     /// missing alone.
     Fetch(u32),
+    /// `batch COUNT`: one `read` delivers up to so many messages, in `1..=`[`MAX_BATCH`].
+    Batch(u32),
     /// `fill direct` or `fill buffered`: how the daemon's data is stored.
     Fill(Fill),
 }
@@ -133,6 +138,7 @@ pub fn parse(text: &[u8]) -> Result<Command<'_>, Errno> {
 
     let (word, argument) = split(line);
     match word {
+        b"batch" => batch(argument),
         b"bind" => match argument {
             b"" => Ok(Command::Bind(Mode::Plain)),
             b"ondemand" => Ok(Command::Bind(Mode::OnDemand)),
@@ -260,6 +266,15 @@ fn fetch(argument: &[u8]) -> Result<Command<'_>, Errno> {
             *bytes == 0 || bytes.is_power_of_two() && (MIN_FETCH..=MAX_FETCH).contains(bytes)
         })
         .map(Command::Fetch)
+        .ok_or(Errno::EINVAL)
+}
+
+/// A number in `1..=`[`MAX_BATCH`].
+fn batch(argument: &[u8]) -> Result<Command<'_>, Errno> {
+    decimal(argument)
+        .and_then(|count| u32::try_from(count).ok())
+        .filter(|count| (1..=MAX_BATCH).contains(count))
+        .map(Command::Batch)
         .ok_or(Errno::EINVAL)
 }
 

@@ -245,6 +245,7 @@ impl Daemon {
             return Err(EBUSY);
         };
         daemon.engine.set_timeout(setup.timeout);
+        daemon.engine.set_batch(setup.batch);
         let cache = Cache::bind(daemon, setup)?;
         *life = Life::Bound(cache);
         Ok(())
@@ -290,6 +291,10 @@ impl Daemon {
             }),
             Command::Fetch(bytes) => this.set_up(|setup| {
                 setup.fetch = bytes;
+                Ok(())
+            }),
+            Command::Batch(count) => this.set_up(|setup| {
+                setup.batch = count;
                 Ok(())
             }),
             Command::Fill(fill) => this.set_up(|setup| {

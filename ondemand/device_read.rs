@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `read` of the device: one message a call.
+//! `read` of the device: one message a call, or with `batch COUNT` up to so many.
 
 use crate::errno::Errno;
 use crate::kcompat::fs::FileDescriptorReservation;
@@ -31,6 +31,14 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    /// What is left of it behind its first `used` bytes, at most all.
+    fn behind(&self, used: usize) -> Self {
+        Buffer {
+            start: self.start.wrapping_add(used),
+            len: self.len.saturating_sub(used),
+        }
+    }
+
     fn put(&self, bytes: &[u8]) -> Result {
         UserSlice::new(self.start, self.len)
             .writer()
@@ -39,14 +47,31 @@ impl Buffer {
 }
 
 impl Engine {
-    /// Delivers the next message that fits into `buffer` and tells its bytes; 0 if there is none.
+    /// Delivers the next message that fits into `buffer`, and as many after it as are there and the
+    /// batch allows, as long as there is space for any; tells their bytes in all, 0 if there is none.
     ///
     /// # Errors
     ///
     /// `EMSGSIZE` if the next message does not fit; `EFAULT` if the buffer is not writable;
     /// `EMFILE`, `ENFILE` or `ENOMEM` if there is no fd to be had for an OPEN. The message stays
-    /// queued, and the next call gets another one first if there is one.
+    /// queued, and the next call gets another one first if there is one. None of these after the first
+    /// message: the call ends with what it has delivered.
     pub(crate) fn deliver(&self, buffer: Buffer) -> Result<usize> {
+        let mut used = self.deliver_one(buffer)?;
+        for _ in 1..self.batch() {
+            let rest = buffer.behind(used);
+            if used == 0 || rest.len < message::MAX {
+                break;
+            }
+            match self.deliver_one(rest) {
+                Ok(0) | Err(_) => break,
+                Ok(bytes) => used += bytes,
+            }
+        }
+        Ok(used)
+    }
+
+    fn deliver_one(&self, buffer: Buffer) -> Result<usize> {
         loop {
             let delivery = match self.run(|table, fx| table.select(buffer.len, fx)) {
                 Selected::Nothing => return Ok(0),

@@ -30,6 +30,7 @@ use crate::ondemand::state::State;
 use crate::ondemand::table::Refused;
 use crate::stop_points::Place;
 use core::sync::atomic::AtomicI32;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 use kernel::new_spinlock;
@@ -86,6 +87,8 @@ pub(crate) struct Engine {
     reopen: &'static OwnedQueue,
     /// Ticks that a request waits for its answer; 0: for ever. Set before `bind`.
     timeout: AtomicU64,
+    /// The most messages that one `read` delivers, 1 or more. Set before `bind`.
+    batch: AtomicU32,
 }
 
 impl Engine {
@@ -105,6 +108,7 @@ impl Engine {
             daemons <- WaitQueue::new(),
             reopen,
             timeout: AtomicU64::new(0),
+            batch: AtomicU32::new(1),
         }))
     }
 
@@ -112,6 +116,16 @@ impl Engine {
     pub(crate) fn set_timeout(&self, seconds: u32) {
         let ticks = seconds_in_jiffies(seconds);
         self.timeout.store(ticks, Ordering::Relaxed);
+    }
+
+    /// Has one `read` deliver up to `count` messages from now on; 0: one.
+    pub(crate) fn set_batch(&self, count: u32) {
+        self.batch.store(count.max(1), Ordering::Relaxed);
+    }
+
+    /// The most messages that one `read` delivers.
+    pub(super) fn batch(&self) -> u32 {
+        self.batch.load(Ordering::Relaxed)
     }
 
     /// When a request that is queued now has to be answered; `None`: never.

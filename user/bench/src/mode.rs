@@ -11,6 +11,7 @@ use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::BLOCK_SIZE;
+use cachefiles_proto::MAX_BATCH;
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -22,8 +23,8 @@ pub(crate) struct Mode {
     fetch: Option<u64>,
     /// `fill buffered`: what the daemon writes goes through the page cache.
     buffered: bool,
-    /// The daemon reads many messages with one `read`.
-    batch: bool,
+    /// `batch COUNT`: one `read` gives the daemon up to so many messages.
+    batch: Option<u32>,
 }
 
 impl Mode {
@@ -38,17 +39,11 @@ impl Mode {
     }
 
     /// The commands to write before `bind`.
-    ///
-    /// # Errors
-    ///
-    /// A mode for which there is no command yet.
-    pub(crate) fn commands(&self) -> Result<Vec<String>> {
-        // The place for what batches will need: the command here; in `daemon::Server::run` the read
-        // of many messages.
-        ensure!(!self.batch, "no module has batches yet");
+    pub(crate) fn commands(&self) -> Vec<String> {
         let fetch = self.fetch.map(|bytes| format!("fetch {bytes}"));
         let buffered = self.buffered.then(|| "fill buffered".to_owned());
-        Ok(fetch.into_iter().chain(buffered).collect())
+        let batch = self.batch.map(|count| format!("batch {count}"));
+        fetch.into_iter().chain(buffered).chain(batch).collect()
     }
 }
 
@@ -61,9 +56,11 @@ impl FromStr for Mode {
             match word.split_once('=') {
                 None if word == "classic" && text == word => {}
                 None if word == "buffered" => mode.buffered = true,
-                None if word == "batch" => mode.batch = true,
                 Some(("fetch", bytes)) => mode.fetch = Some(whole_blocks(bytes)?),
-                _ => bail!("no mode {text:?}: classic, or fetch=BYTES, buffered, batch with +"),
+                Some(("batch", count)) => mode.batch = Some(messages(count)?),
+                _ => {
+                    bail!("no mode {text:?}: classic, or fetch=BYTES, buffered, batch=COUNT with +")
+                }
             }
         }
         Ok(mode)
@@ -73,11 +70,9 @@ impl FromStr for Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fetch = self.fetch.map(|bytes| format!("fetch={bytes}"));
-        let words = [
-            self.buffered.then(|| "buffered".to_owned()),
-            fetch,
-            self.batch.then(|| "batch".to_owned()),
-        ];
+        let batch = self.batch.map(|count| format!("batch={count}"));
+        let buffered = self.buffered.then(|| "buffered".to_owned());
+        let words = [buffered, fetch, batch];
         let words: Vec<_> = words.into_iter().flatten().collect();
         match words.is_empty() {
             true => f.write_str("classic"),
@@ -159,6 +154,15 @@ impl From<Fill> for String {
     }
 }
 
+fn messages(text: &str) -> Result<u32> {
+    let count: u32 = text.parse().with_context(|| format!("{text:?}"))?;
+    ensure!(
+        (1..=MAX_BATCH).contains(&count),
+        "{count} messages are not 1 to {MAX_BATCH}"
+    );
+    Ok(count)
+}
+
 fn whole_blocks(text: &str) -> Result<u64> {
     let bytes: u64 = text.parse().with_context(|| format!("{text:?}"))?;
     let blocks = usize::try_from(bytes).is_ok_and(|bytes| bytes > 0 && bytes % BLOCK_SIZE == 0);
@@ -180,7 +184,8 @@ mod tests {
             "fetch=1048576",
             "buffered",
             "buffered+fetch=4096",
-            "batch",
+            "batch=16",
+            "buffered+fetch=4096+batch=2",
         ] {
             assert_eq!(text.parse::<Mode>().unwrap().to_string(), text);
         }
@@ -194,6 +199,9 @@ mod tests {
             "fetch=0",
             "fetch=5000",
             "classic+buffered",
+            "batch",
+            "batch=0",
+            "batch=257",
         ] {
             assert!(text.parse::<Mode>().is_err(), "{text}");
         }
@@ -202,12 +210,12 @@ mod tests {
     #[test]
     fn a_mode_is_what_the_device_is_told() {
         let commands = |text: &str| text.parse::<Mode>().unwrap().commands();
-        assert!(commands("classic").unwrap().is_empty());
+        assert!(commands("classic").is_empty());
         assert_eq!(
-            commands("buffered+fetch=65536").unwrap(),
+            commands("buffered+fetch=65536"),
             ["fetch 65536", "fill buffered"]
         );
-        assert!(commands("batch").is_err());
+        assert_eq!(commands("batch=8"), ["batch 8"]);
     }
 
     #[test]

@@ -118,8 +118,7 @@ impl<'a> Session<'a> {
         fs::create_dir_all(&cache)?;
         let device = Device::open(Device::DEFAULT_PATH)?;
         device.send(&Command::Dir(cache.clone()))?;
-        let commands = work.mode.commands();
-        for command in commands.map_err(|error| NotSupported(error.to_string()))? {
+        for command in work.mode.commands() {
             device
                 .write_bytes(command.as_bytes())
                 .map_err(|errno| NotSupported(format!("{command}: {errno}")))?;

@@ -40,6 +40,11 @@ fn words() {
         (proto::Command::Timeout(0), Command::Timeout(0)),
         (proto::Command::Timeout(90), Command::Timeout(90)),
         (proto::Command::Fetch(0), Command::Fetch(0)),
+        (proto::Command::Batch(1), Command::Batch(1)),
+        (
+            proto::Command::Batch(proto::MAX_BATCH),
+            Command::Batch(command::MAX_BATCH),
+        ),
         (
             proto::Command::Fill(proto::Fill::Direct),
             Command::Fill(command::Fill::Direct),

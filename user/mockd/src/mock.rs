@@ -124,8 +124,10 @@ impl Mock {
     fn read_on(&self) -> Result<std::convert::Infallible> {
         let mut buffer = Buffer::new();
         loop {
-            let ready = self.device.wait(Readiness::MESSAGE, None)?;
-            anyhow::ensure!(!ready.dead, "the cache is dead");
+            if buffer.is_empty() {
+                let ready = self.device.wait(Readiness::MESSAGE, None)?;
+                anyhow::ensure!(!ready.dead, "the cache is dead");
+            }
             match self.device.read_message(&mut buffer) {
                 Ok(Some(message)) => self.answer(message)?,
                 Ok(None) => {}

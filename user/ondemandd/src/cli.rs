@@ -2,6 +2,7 @@
 
 //! The command line.
 
+use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -87,6 +88,13 @@ pub struct Serve {
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = window)]
     pub fetch: u32,
 
+    /// A thread takes up to N messages from the kernel at once, 1 to 256.
+    ///
+    /// Fewer system calls when many readers wait; but what one thread has taken another one does not
+    /// answer, however idle. Needs the module cachefiles_ondemand.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = batch)]
+    pub batch: NonZeroU32,
+
     /// How data is stored that the kernel has asked for: on the disk before its reader goes on, or, if it is
     /// little, in memory, and on the disk a second later.
     ///
@@ -99,8 +107,8 @@ pub struct Serve {
     /// Whoever holds a copy of the descriptor keeps the cache, and every reader that waits, alive
     /// without a keeper. The first worker then begins with `restore`. --cache must name the
     /// directory that was bound, and the limits should be those given then: the kernel takes no
-    /// others, but culling goes by them. --timeout, --fetch and --fill hold as they were given then,
-    /// whatever is said now.
+    /// others, but culling goes by them. --timeout, --fetch, --batch and --fill hold as they were
+    /// given then, whatever is said now.
     #[arg(long, conflicts_with_all = ["device", "tag"])]
     pub take_over: bool,
 
@@ -137,6 +145,13 @@ fn window(text: &str) -> Result<u32, String> {
     bytes
         .filter(|bytes| cachefiles_proto::is_window(*bytes))
         .ok_or_else(|| "0, or a power of two from 4096 to 67108864".to_owned())
+}
+
+fn batch(text: &str) -> Result<NonZeroU32, String> {
+    let count = text.parse::<NonZeroU32>().ok();
+    count
+        .filter(|count| count.get() <= cachefiles_proto::MAX_BATCH)
+        .ok_or_else(|| "a number from 1 to 256".to_owned())
 }
 
 /// Arguments of `stats`.
@@ -208,8 +223,25 @@ mod tests {
             assert!(Cli::try_parse_from(args.into_iter().chain([other])).is_err());
         }
         // So that one command line serves for both.
-        let same = ["--timeout=1", "--fetch=4096", "--fill=buffered"];
+        let same = [
+            "--timeout=1",
+            "--fetch=4096",
+            "--batch=8",
+            "--fill=buffered",
+        ];
         assert!(Cli::try_parse_from(args.into_iter().chain(same)).is_ok());
+    }
+
+    #[test]
+    fn a_batch_has_some_messages() {
+        let args = ["ondemandd", "serve", "--cache=c", "--source=s", "--batch"];
+        let with = |n: &'static str| Cli::try_parse_from(args.into_iter().chain([n]));
+        for good in ["1", "16", "256"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for bad in ["0", "257", "-1", "x"] {
+            assert!(with(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

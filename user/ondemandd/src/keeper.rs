@@ -139,6 +139,11 @@ fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
             "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
         )?;
     }
+    if args.batch.get() != 1 {
+        device.send(&Command::Batch(args.batch.get())).context(
+            "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
+        )?;
+    }
     if args.fill == FillWay::Buffered {
         device
             .send(&Command::Fill(Fill::Buffered))

@@ -23,6 +23,9 @@ pub const MIN_FETCH: u32 = 4096;
 /// The largest one.
 pub const MAX_FETCH: u32 = 64 << 20;
 
+/// The most messages that one `read` can be told to give.
+pub const MAX_BATCH: u32 = 256;
+
 /// The largest errno that fits into a kernel pointer (`MAX_ERRNO`).
 const MAX_ERRNO: i32 = 4095;
 
@@ -50,6 +53,9 @@ pub enum Command {
     /// to [`MAX_FETCH`]; 0, the default: for what is missing alone. Before bind. The kernel's own
     /// cachefiles does not know it: `EOPNOTSUPP`.
     Fetch(u32),
+    /// `batch COUNT`: one `read` of the device gives up to so many messages, 1, the default, to
+    /// [`MAX_BATCH`]. Before bind. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
+    Batch(u32),
     /// `fill direct`, the default, or `fill buffered`: how what is written to an anonymous file is stored.
     /// Before bind. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
     Fill(Fill),
@@ -135,6 +141,7 @@ impl Command {
             Command::Limit { limit, .. } => limit.name(),
             Command::Timeout(_) => "timeout",
             Command::Fetch(_) => "fetch",
+            Command::Batch(_) => "batch",
             Command::Fill(_) => "fill",
             Command::Bind | Command::BindOnDemand => "bind",
             Command::Copen { .. } => "copen",
@@ -167,6 +174,10 @@ impl Command {
             Command::Timeout(seconds) if *seconds > MAX_TIMEOUT => {
                 return Err(EncodeError::Range(name, u64::from(*seconds)))
             }
+            Command::Batch(count) if !(1..=MAX_BATCH).contains(count) => {
+                return Err(EncodeError::Range(name, u64::from(*count)))
+            }
+            Command::Batch(count) => Some(count.to_string().into_bytes()),
             Command::Fill(Fill::Direct) => Some(b"direct".to_vec()),
             Command::Fill(Fill::Buffered) => Some(b"buffered".to_vec()),
             Command::Fetch(bytes) if !is_window(*bytes) => {
@@ -247,7 +258,7 @@ mod tests {
 
     #[test]
     fn text_is_what_the_kernel_parses() {
-        let cases: [(Command, &str); 14] = [
+        let cases: [(Command, &str); 15] = [
             (Command::Dir("/c/x y".into()), "dir /c/x y"),
             (Command::Tag("t".into()), "tag t"),
             (Command::Bind, "bind"),
@@ -256,6 +267,7 @@ mod tests {
             (Command::Debug(7), "debug 7"),
             (Command::Timeout(86_400), "timeout 86400"),
             (Command::Fetch(65_536), "fetch 65536"),
+            (Command::Batch(16), "batch 16"),
             (Command::Fill(Fill::Direct), "fill direct"),
             (Command::Fill(Fill::Buffered), "fill buffered"),
             (Command::Cull("D1".into()), "cull D1"),
@@ -308,6 +320,8 @@ mod tests {
                 E::Range("brun", 100),
             ),
             (Command::Timeout(86_401), E::Range("timeout", 86_401)),
+            (Command::Batch(0), E::Range("batch", 0)),
+            (Command::Batch(257), E::Range("batch", 257)),
             (Command::Fetch(65_535), E::Range("fetch", 65_535)),
             (Command::Fetch(2048), E::Range("fetch", 2048)),
             (Command::Fetch(128 << 20), E::Range("fetch", 128 << 20)),

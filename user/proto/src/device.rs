@@ -2,6 +2,7 @@
 
 //! The device itself: open, commands out, messages in.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -20,6 +21,7 @@ use crate::command::Command;
 use crate::error::Error;
 use crate::error::Result;
 use crate::message::Message;
+use crate::packet::split_first;
 use crate::packet::Packet;
 use crate::packet::MAX_MESSAGE_LEN;
 
@@ -36,19 +38,48 @@ pub struct Device {
     fd: OwnedFd,
 }
 
-/// Room for one message; reusable.
-#[derive(Clone, Debug)]
+/// Room for the messages of one `read`; reusable. With [`Command::Batch`] it may hold messages that were
+/// not taken out of it yet: they are this thread's, and to drop it then would leave the descriptors of
+/// OPENs open.
+#[derive(Debug)]
 pub struct Buffer {
-    bytes: Box<[u8; MAX_MESSAGE_LEN]>,
+    bytes: Box<[u8; BUFFER_LEN]>,
+    /// What was read and not taken.
+    unread: Range<usize>,
 }
+
+/// 256 READs and any message, or as many OPENs with keys of usual length.
+const BUFFER_LEN: usize = 16 * MAX_MESSAGE_LEN;
 
 impl Buffer {
     /// A buffer that any message fits into.
     #[must_use]
     pub fn new() -> Self {
         Buffer {
-            bytes: Box::new([0; MAX_MESSAGE_LEN]),
+            bytes: Box::new([0; BUFFER_LEN]),
+            unread: 0..0,
         }
+    }
+
+    /// Whether all that was read was taken. If not, there may be nothing to wait for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    /// The next message that was read already.
+    fn take(&mut self) -> Result<Option<Message>> {
+        if self.unread.is_empty() {
+            return Ok(None);
+        }
+        let unread = std::mem::take(&mut self.unread);
+        // What does not tell where it ends hides all that follows.
+        let (bytes, _) = split_first(&self.bytes[unread.clone()])?;
+        self.unread = unread.start + bytes.len()..unread.end;
+        let packet = Packet::try_from(bytes)?;
+        // SAFETY: The packet was read from the device, and its bytes are passed by: it is turned
+        // into one message, here.
+        Ok(Some(unsafe { Message::from_packet(&packet) }))
     }
 }
 
@@ -157,24 +188,26 @@ impl Device {
         rustix::io::retry_on_intr(|| rustix::io::write(&self.fd, bytes))
     }
 
-    /// Reads the next message, or `None` when there is none to deliver. Never blocks.
+    /// The next message, of those that are in `buffer` already or read now, or `None` when there is
+    /// none to deliver. Never blocks.
     ///
     /// # Errors
     ///
     /// [`Error::ReadDevice`] (`EIO`: the cache is dead; `EMFILE`: raise the limit or close
     /// something, the OPEN waits), [`Error::Decode`] for what is no message.
     pub fn read_message(&self, buffer: &mut Buffer) -> Result<Option<Message>> {
-        let len = match self.read_bytes(&mut buffer.bytes[..]) {
+        if let Some(message) = buffer.take()? {
+            return Ok(Some(message));
+        }
+        match self.read_bytes(&mut buffer.bytes[..]) {
             Ok(0) | Err(Errno::AGAIN) => return Ok(None),
-            Ok(len) => len,
+            Ok(len) => buffer.unread = 0..len,
             Err(errno) => return Err(Error::ReadDevice(errno)),
-        };
-        let packet = Packet::try_from(&buffer.bytes[..len])?;
-        // SAFETY: The packet was just read from the device, and is turned into one message here.
-        Ok(Some(unsafe { Message::from_packet(&packet) }))
+        }
+        buffer.take()
     }
 
-    /// Reads bytes as they are, at most one message: for tools that test buffer sizes.
+    /// Reads bytes as they are, at most as many messages as one `read` gives: for tools that test buffer sizes.
     ///
     /// The descriptor that an OPEN carries belongs to the caller from then on.
     ///

@@ -64,6 +64,7 @@ pub use command::Command;
 pub use command::Fill;
 pub use command::Limit;
 pub use command::OpenAnswer;
+pub use command::MAX_BATCH;
 pub use command::MAX_COMMAND_LEN;
 pub use command::MAX_FETCH;
 pub use command::MAX_TIMEOUT;

@@ -81,6 +81,10 @@ fn numeric(word: &str, argument: &str) -> Option<Command<'static>> {
         let seconds = u32::try_from(plain(argument)?).ok()?;
         return (seconds <= 86_400).then_some(Command::Timeout(seconds));
     }
+    if word == "batch" {
+        let count = u32::try_from(plain(argument)?).ok()?;
+        return (1..=256).contains(&count).then_some(Command::Batch(count));
+    }
     if word == "fetch" {
         let bytes = u32::try_from(plain(argument)?).ok()?;
         let known = bytes == 0 || (12..=26).any(|bits| bytes == 1 << bits);
@@ -146,7 +150,7 @@ fn read(text: &[u8]) -> Result<Command<'_>, Errno> {
         "cull" => entry.map(Command::Cull),
         "inuse" => entry.map(Command::InUse),
         "brun" | "bcull" | "bstop" | "frun" | "fcull" | "fstop" | "debug" | "copen" | "timeout"
-        | "fetch" => {
+        | "fetch" | "batch" => {
             // What is not ASCII is no number, and must not be half of one either.
             let text: String = argument.iter().copied().map(char::from).collect();
             numeric(&word, &text)
@@ -184,6 +188,7 @@ fn for_daemon(command: Command<'_>) -> Option<proto::Command> {
         Command::Restore => proto::Command::Restore,
         Command::Timeout(seconds) => proto::Command::Timeout(seconds),
         Command::Fetch(bytes) => proto::Command::Fetch(bytes),
+        Command::Batch(count) => proto::Command::Batch(count),
         Command::Fill(Fill::Direct) => proto::Command::Fill(proto::Fill::Direct),
         Command::Fill(Fill::Buffered) => proto::Command::Fill(proto::Fill::Buffered),
         Command::Copen { msg_id, answer } => {

@@ -107,6 +107,9 @@ impl Daemon {
     pub fn next_within(&mut self, deadline: Option<Duration>) -> Result<Message> {
         let end = deadline.map(|deadline| Instant::now() + deadline);
         loop {
+            if !self.buffer.is_empty() {
+                return self.read()?.context("no message in the buffer");
+            }
             let rest = end.map(|end| end.saturating_duration_since(Instant::now()));
             let ready = self.device.wait(Readiness::MESSAGE, rest)?;
             ensure!(!ready.dead, "the cache died");
@@ -164,14 +167,14 @@ impl Daemon {
         }
     }
 
-    /// Whether `poll` says, now, that a message can be read.
+    /// Whether `poll` says, now, that a message can be read, or one was read already.
     ///
     /// # Errors
     ///
     /// What `poll` says.
     pub fn has_message(&self) -> Result<bool> {
         let ready = self.device.wait(Readiness::MESSAGE, Some(Duration::ZERO))?;
-        Ok(ready.message)
+        Ok(ready.message || !self.buffer.is_empty())
     }
 
     /// Fails if there is a message now, by what `poll` or `read` says.
@@ -335,8 +338,10 @@ impl Daemon {
         let mut end = Instant::now() + SOON;
         loop {
             let rest = end.saturating_duration_since(Instant::now());
-            let [ended, message] = readable([task.pidfd(), &self.device], rest)?;
-            if message {
+            let left = !self.buffer.is_empty();
+            let wait = if left { Duration::ZERO } else { rest };
+            let [ended, message] = readable([task.pidfd(), &self.device], wait)?;
+            if message || left {
                 // None: see next_within.
                 if let Some(message) = self.read()? {
                     answer(self, message)?;

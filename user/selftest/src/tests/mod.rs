@@ -4,6 +4,7 @@
 
 use crate::harness::Test;
 
+mod batching;
 mod bind;
 mod buffered;
 mod closing;
@@ -50,6 +51,7 @@ pub fn all() -> Vec<Test> {
         reading::TESTS,
         compressed::TESTS,
         fetching::TESTS,
+        batching::TESTS,
         buffered::TESTS,
         closing::TESTS,
         reopening::TESTS,
