@@ -237,11 +237,7 @@ fn debug_mask(argument: &[u8]) -> Result<u32, Errno> {
 
 fn copen(argument: &[u8]) -> Result<Command<'_>, Errno> {
     let mut parts = argument.splitn(2, |&byte| byte == b',');
-    let msg_id = parts
-        .next()
-        .and_then(decimal)
-        .and_then(|id| u32::try_from(id).ok())
-        .ok_or(Errno::EINVAL)?;
+    let msg_id = parts.next().and_then(decimal_u32).ok_or(Errno::EINVAL)?;
     let answer = parts.next().ok_or(Errno::EINVAL)?;
     Ok(Command::Copen {
         msg_id,
@@ -251,8 +247,7 @@ fn copen(argument: &[u8]) -> Result<Command<'_>, Errno> {
 
 /// Seconds, decimal, at most [`MAX_TIMEOUT`].
 fn timeout(argument: &[u8]) -> Result<Command<'_>, Errno> {
-    decimal(argument)
-        .and_then(|seconds| u32::try_from(seconds).ok())
+    decimal_u32(argument)
         .filter(|&seconds| seconds <= MAX_TIMEOUT)
         .map(Command::Timeout)
         .ok_or(Errno::EINVAL)
@@ -260,8 +255,7 @@ fn timeout(argument: &[u8]) -> Result<Command<'_>, Errno> {
 
 /// 0, or a power of two in [`MIN_FETCH`]`..=`[`MAX_FETCH`].
 fn fetch(argument: &[u8]) -> Result<Command<'_>, Errno> {
-    decimal(argument)
-        .and_then(|bytes| u32::try_from(bytes).ok())
+    decimal_u32(argument)
         .filter(|bytes| {
             *bytes == 0 || bytes.is_power_of_two() && (MIN_FETCH..=MAX_FETCH).contains(bytes)
         })
@@ -271,8 +265,7 @@ fn fetch(argument: &[u8]) -> Result<Command<'_>, Errno> {
 
 /// A number in `1..=`[`MAX_BATCH`].
 fn batch(argument: &[u8]) -> Result<Command<'_>, Errno> {
-    decimal(argument)
-        .and_then(|count| u32::try_from(count).ok())
+    decimal_u32(argument)
         .filter(|count| (1..=MAX_BATCH).contains(count))
         .map(Command::Batch)
         .ok_or(Errno::EINVAL)
@@ -298,6 +291,11 @@ fn decimal(text: &[u8]) -> Option<u64> {
         [b'0', _, ..] => None,
         digits => number(digits, 10),
     }
+}
+
+/// The same in 32 bits.
+fn decimal_u32(text: &[u8]) -> Option<u32> {
+    decimal(text).and_then(|value| u32::try_from(value).ok())
 }
 
 /// A number of one digit or more in base 10 or 16; `None` for anything else and for what does not fit.

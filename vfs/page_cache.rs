@@ -37,6 +37,12 @@ pub(crate) fn has_lost_data(file: &File) -> bool {
     error != 0
 }
 
+/// Tells how the whole file will be used.
+fn advise(file: &File, advice: i32) -> Result {
+    // SAFETY: The file is live.
+    to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, advice) })
+}
+
 /// Has reads of the file bring in the pages that are read and no others: those around them may be
 /// holes, which are no data, and must not look like it.
 ///
@@ -44,8 +50,7 @@ pub(crate) fn has_lost_data(file: &File) -> bool {
 ///
 /// What the file system says.
 pub(crate) fn read_no_more_than_asked(file: &File) -> Result {
-    // SAFETY: The file is live.
-    to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, bindings::FADV_RANDOM) })
+    advise(file, bindings::FADV_RANDOM)
 }
 
 /// Writes all that is only in memory to the disk, waits for it, and lets the memory go, also that of
@@ -58,7 +63,6 @@ pub(crate) fn settle(file: &File) -> Result {
     // SAFETY: The file is live, and so is its mapping.
     let written = unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) };
     // Not `invalidate_mapping_pages`: a page that a processor has yet to list is one in use for it.
-    // SAFETY: The file is live.
-    to_result(unsafe { bindings::vfs_fadvise(file.as_ptr(), 0, 0, bindings::FADV_DONTNEED) })?;
-    to_result(written)
+    let given_back = advise(file, bindings::FADV_DONTNEED);
+    to_result(written).and(given_back)
 }

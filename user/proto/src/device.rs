@@ -21,7 +21,7 @@ use crate::command::Command;
 use crate::error::Error;
 use crate::error::Result;
 use crate::message::Message;
-use crate::packet::split_first;
+use crate::packet::first_message;
 use crate::packet::Packet;
 use crate::packet::MAX_MESSAGE_LEN;
 
@@ -74,7 +74,7 @@ impl Buffer {
         }
         let unread = std::mem::take(&mut self.unread);
         // What does not tell where it ends hides all that follows.
-        let (bytes, _) = split_first(&self.bytes[unread.clone()])?;
+        let bytes = first_message(&self.bytes[unread.clone()])?;
         self.unread = unread.start + bytes.len()..unread.end;
         let packet = Packet::try_from(bytes)?;
         // SAFETY: The packet was read from the device, and its bytes are passed by: it is turned

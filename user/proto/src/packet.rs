@@ -80,13 +80,13 @@ fn take_u64(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     take(bytes).map(u64::from_ne_bytes)
 }
 
-/// The bytes of the first message in `bytes`, and what follows it.
+/// The bytes of the first message in `bytes`.
 ///
 /// # Errors
 ///
 /// A [`DecodeError`] if they do not hold as many bytes as it says it has, or it says that it has fewer
 /// than any message.
-pub(crate) fn split_first(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
+pub(crate) fn first_message(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     let mut header = bytes;
     let _msg_id = take_u32(&mut header)?;
     let _opcode = take_u32(&mut header)?;
@@ -94,7 +94,7 @@ pub(crate) fn split_first(bytes: &[u8]) -> Result<(&[u8], &[u8]), DecodeError> {
     usize::try_from(len)
         .ok()
         .filter(|len| *len >= HEADER_LEN)
-        .and_then(|len| bytes.split_at_checked(len))
+        .and_then(|len| bytes.get(..len))
         .ok_or(DecodeError::LengthField {
             field: len,
             have: bytes.len(),

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod context;
 pub mod daemon;
+pub mod descriptors;
 pub mod disk;
 pub mod helper;
 pub mod image;
@@ -29,6 +30,7 @@ pub use context::drop_caches;
 pub use context::Context;
 pub use daemon::Daemon;
 pub use daemon::Event;
+pub use descriptors::without_descriptors;
 pub use disk::SmallDisk;
 pub use image::Image;
 pub use image::Images;

@@ -15,15 +15,12 @@ use cachefiles_proto::Packet;
 use cachefiles_proto::Payload;
 use cachefiles_proto::Read;
 use rustix::io::Errno;
-use rustix::process::getrlimit;
-use rustix::process::setrlimit;
-use rustix::process::Resource;
-use rustix::process::Rlimit;
 
 use crate::harness::errno_of;
 use crate::harness::eventually;
 use crate::harness::expect_errno;
 use crate::harness::same;
+use crate::harness::without_descriptors;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Task;
@@ -190,16 +187,8 @@ fn keeps_what_was_told(t: &Context) -> Result<()> {
     eventually("the mount waits", SOON, || {
         Ok(mount.blocked_in(libc::SYS_mount))
     })?;
-    let old = getrlimit(Resource::Nofile);
-    let none = Rlimit {
-        current: Some(0),
-        maximum: old.maximum,
-    };
-    setrlimit(Resource::Nofile, none)?;
-    let first = daemon.read();
-    setrlimit(Resource::Nofile, old)?;
     let mut reads = Vec::new();
-    let mut next = first?;
+    let mut next = without_descriptors(|| daemon.read())??;
     while let Some(Message::Read(read)) = next {
         reads.push(read);
         next = if reads.len() < 3 {

@@ -14,12 +14,11 @@ use cachefiles_proto::Open;
 use rustix::event::epoll;
 use rustix::event::Timespec;
 use rustix::io::Errno;
-use rustix::process::Resource;
-use rustix::process::Rlimit;
 
 use crate::harness::errno_of;
 use crate::harness::eventually;
 use crate::harness::expect_errno;
+use crate::harness::without_descriptors;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Outcome;
@@ -134,23 +133,6 @@ fn close_on_exec(t: &Context) -> Result<()> {
     daemon.accept(open, &image)?;
     daemon.serve(&mut mount)?.ok("mount")?;
     Ok(())
-}
-
-/// Runs something with no descriptor left to be opened.
-fn without_descriptors<T>(run: impl FnOnce() -> T) -> Result<T> {
-    use std::os::fd::AsRawFd;
-
-    let old = rustix::process::getrlimit(Resource::Nofile);
-    // The lowest free number: from there on all are refused, below it none is free.
-    let probe = rustix::io::dup(std::io::stdin())?.as_raw_fd();
-    let none = Rlimit {
-        current: Some(u64::try_from(probe)?),
-        maximum: old.maximum,
-    };
-    rustix::process::setrlimit(Resource::Nofile, none)?;
-    let result = run();
-    rustix::process::setrlimit(Resource::Nofile, old)?;
-    Ok(result)
 }
 
 fn no_descriptor_left(t: &Context) -> Result<()> {
