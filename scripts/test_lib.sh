@@ -83,17 +83,22 @@ freeze_build() {
     MODULE=$BIN/cachefiles_ondemand.ko
 }
 
-# guest NAME SECONDS [--leak-check] COMMAND...: in a virtual machine, shown as it goes, kept in
-# $RESULTS/NAME.ktap; the status is the command's or vm/run's.
-guest() {
-    local name=$1 seconds=$2 rc=0 leaks=()
+# machine NAME SECONDS [--leak-check] COMMAND...: in a virtual machine; the status is the
+# command's or vm/run's.
+machine() {
+    local name=$1 seconds=$2 leaks=()
     shift 2
     [[ $1 != --leak-check ]] || { leaks=("$1") && shift; }
     mkdir -p "$RESULTS/$name"
     "$REPO/scripts/vm/run" "${KERNEL_FLAGS[@]}" "${leaks[@]}" --kernel "$KERNEL" --backend "$BACKEND" \
         --module "$MODULE" --timeout "$seconds" --results "$RESULTS/$name" \
-        --log "$LOGS/vm-$name.log" -- "$@" 2>&1 | tee "$RESULTS/$name.ktap" |
-        sed -u 's/^/  | /' || rc=$?
+        --log "$LOGS/vm-$name.log" -- "$@" 2>&1
+}
+
+# guest NAME ...: a machine, shown as it goes, kept in $RESULTS/NAME.ktap.
+guest() {
+    local rc=0
+    machine "$@" | tee "$RESULTS/$1.ktap" | sed -u 's/^/  | /' || rc=$?
     return "$rc"
 }
 
@@ -116,9 +121,11 @@ selected_selftests() {
 # Runs the selftests.  A guest that crashes or hangs takes the test down that it
 # was at; the others get a new guest.
 selftests() {
-    local left run=0 rc name flags=() seconds=600 leaks=()
+    # Each selftest has a deadline of its own: that of the guest is for one that is dead, however
+    # slow or busy the machine.
+    local left run=0 rc name flags=() seconds=1500 leaks=()
     # Only the debug kernel has kmemleak.
-    ((${#KERNEL_FLAGS[@]})) && seconds=1500 leaks=(--leak-check)
+    ((${#KERNEL_FLAGS[@]})) && seconds=3000 leaks=(--leak-check)
     case $BACKEND in
     rust) flags=(--other-module "$KERNEL/fs/cachefiles/cachefiles.ko") ;;
     c) flags=(--expect-c --other-module "$MODULE") ;;
@@ -159,35 +166,33 @@ smack_selftests() {
     mapfile -t chosen < <(selected_selftests | grep '^smack_' || true)
     ((${#chosen[@]})) || return 0
     say "  ${#chosen[@]} selftests with Smack"
-    guest selftest-smack 200 "$BIN/ondemand-selftest" "${flags[@]}" "${chosen[@]}" || rc=$?
+    guest selftest-smack 600 "$BIN/ondemand-selftest" "${flags[@]}" "${chosen[@]}" || rc=$?
     count_ktap "$RESULTS/selftest-smack.ktap"
     ((${#KTAP_NAMES[@]} == ${#chosen[@]})) || failed "selftests with Smack (status $rc)"
 }
 
 # One of the daemon's own scripts, in a guest of its own.
 daemon_script() {
-    local name rc=0
+    local name
     name=ondemandd-$(basename "$1" .sh)
-    say "  $name"
-    guest "$name" 300 bash "$1" "$BIN/ondemandd" || rc=$?
-    count_planned "$name" "$rc"
+    aside "$name" "$name" machine "$name" 600 bash "$1" "$BIN/ondemandd"
 }
 
 # A store that goes from one module to the other.
 over_modules() {
-    local seconds=400
-    ((${#KERNEL_FLAGS[@]})) && seconds=1500
-    ktap_script exchange "a store under both modules" \
+    local seconds=800
+    ((${#KERNEL_FLAGS[@]})) && seconds=2500
+    aside exchange "a store under both modules" \
         "$REPO/scripts/vm/exchange" --store "$BIN/ondemand-store" --module "$MODULE" \
         --kernel "$KERNEL" --timeout "$seconds" --log "$LOGS/vm-exchange.log"
 }
 
 # A store that goes through power cuts, filled in either way.
 over_boots() {
-    ktap_script power-cut "a store over power cuts" \
+    aside power-cut "a store over power cuts" \
         "$REPO/scripts/vm/power-cut" "${KERNEL_FLAGS[@]}" \
         --store "$BIN/ondemand-store" --module "$MODULE" --kernel "$KERNEL" --logs "$LOGS"
-    ktap_script power-cut-buffered "the same with fill buffered" \
+    aside power-cut-buffered "the same with fill buffered" \
         "$REPO/scripts/vm/power-cut" "${KERNEL_FLAGS[@]}" --setup "fill buffered" --boots 3 \
         --store "$BIN/ondemand-store" --module "$MODULE" --kernel "$KERNEL" --logs "$LOGS"
 }
@@ -203,17 +208,8 @@ kill_storm() {
         "$REPO/scripts/storm" "${KERNEL_FLAGS[@]}" --ktap --timeout 2400 --kernel "$KERNEL" --module "$MODULE" --bin "$BIN"
 }
 
-# ktap_script NAME TITLE COMMAND...: a script that prints KTAP and starts guests itself.
-ktap_script() {
-    local name=$1 rc=0
-    say "  $2"
-    shift 2
-    "$@" 2>&1 | tee "$RESULTS/$name.ktap" | sed -u 's/^/  | /' || rc=$?
-    count_planned "$name" "$rc"
-}
-
-# aside NAME TITLE COMMAND...: as ktap_script, while the rest goes on; shown and
-# counted by join_asides.
+# aside NAME TITLE COMMAND...: what prints KTAP and starts guests itself, while the rest
+# goes on: one guest leaves processors idle.  Shown and counted by join_asides.
 ASIDES=()
 aside() {
     local name=$1

@@ -44,6 +44,10 @@ pub struct Frozen {
     _line: rustix::fd::OwnedFd,
 }
 
+/// How many files a [`SmallDisk`] can have, up to 257 directories of each volume among them: a test
+/// that uses them up makes them one by one.
+const FILES: &str = "3072";
+
 impl SmallDisk {
     /// Makes and mounts one of so many MiB. Four are for the file system itself.
     ///
@@ -72,6 +76,7 @@ impl SmallDisk {
         File::create(image)?.set_len(mebibytes << 20)?;
         let made = Command::new("mkfs.ext4")
             .args(["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4"])
+            .args(["-N", FILES])
             .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
             .arg(image)
             .status();

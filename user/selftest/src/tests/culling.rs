@@ -348,13 +348,17 @@ fn mount_point(t: &Context) -> Result<()> {
 }
 
 fn racing_mounts(t: &Context) -> Result<()> {
-    const ROUNDS: u32 = 60;
+    const ROUNDS: u32 = 24;
     let (mut daemon, _, _) = stored(t)?;
     let expected = t.images.contents("small")?;
     let device = Device::from_owned_fd(rustix::io::fcntl_dupfd_cloexec(&daemon.device, 3)?)?;
     // How long after the start of the mount is culled: it draws near the moment at which the object
     // is looked up, from both sides.
-    let mut delay = Duration::from_millis(10);
+    let start = Instant::now();
+    let at = t.mounted(&mut daemon, OPTIONS)?;
+    let mut delay = start.elapsed() / 2;
+    let mut umount = t.unmount(&at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
     let (mut culled, mut busy) = (0, 0);
     for round in 0..ROUNDS {
         eventually_idle("Dsmall", &mut daemon)?;
@@ -378,11 +382,11 @@ fn racing_mounts(t: &Context) -> Result<()> {
         match outcome {
             Ok(_) => {
                 culled += 1;
-                delay = delay * 9 / 8;
+                delay = delay * 5 / 4;
             }
             Err(Errno::BUSY) => {
                 busy += 1;
-                delay = delay * 8 / 9;
+                delay = delay * 4 / 5;
             }
             Err(errno) => anyhow::bail!("cull in round {round}: {errno}"),
         }

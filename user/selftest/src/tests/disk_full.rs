@@ -254,7 +254,7 @@ fn files(t: &Context) -> Result<()> {
     let all = rustix::fs::statvfs(&disk.dir)?.f_files;
     let dir = disk.dir.join("many");
     std::fs::create_dir(&dir)?;
-    for number in 0..all / 2 {
+    for number in 0..all * 11 / 20 {
         std::fs::File::create(dir.join(number.to_string()))?;
     }
     let at = t.mount_point()?;
