@@ -6,12 +6,14 @@ use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use cachefiles_proto::Device;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 
 use crate::limits::Limits;
+use crate::source::names::SourceList;
 
 /// Where pid files and statistics are by default.
 pub const DEFAULT_RUN_DIR: &str = "/run/ondemandd";
@@ -48,6 +50,10 @@ pub enum Command {
 
     /// Print the counters of a running keeper, or the last ones of one that has ended.
     Stats(Stats),
+
+    /// Write a manifest of an image: a digest of each chunk, which the daemon holds what it fetches
+    /// against.
+    Manifest(Manifest),
 
     /// The process that the keeper starts. Not for use by hand.
     #[command(hide = true)]
@@ -169,13 +175,59 @@ pub struct Stats {
 /// Arguments of the hidden `worker`, whose standard input is the socket to the keeper.
 #[derive(Args, Debug)]
 pub struct Worker {
-    /// As in `serve`.
+    /// A directory, the only source.
+    #[arg(long, required_unless_present = "sources", conflicts_with = "sources")]
+    pub source: Option<PathBuf>,
+
+    /// All sources, as JSON.
     #[arg(long)]
-    pub source: PathBuf,
+    pub sources: Option<String>,
 
     /// As in `serve`.
     #[arg(long)]
     pub threads: NonZeroUsize,
+}
+
+impl Worker {
+    /// The sources, whichever way they are told.
+    ///
+    /// # Errors
+    ///
+    /// The keeper is of a version that says it otherwise.
+    pub fn sources(&self) -> anyhow::Result<SourceList> {
+        match (&self.sources, &self.source) {
+            (Some(json), _) => serde_json::from_str(json).context("--sources is malformed"),
+            (None, Some(path)) => Ok(SourceList::directory(path)),
+            (None, None) => anyhow::bail!("neither --source nor --sources"),
+        }
+    }
+}
+
+/// Arguments of `manifest`.
+#[derive(Args, Debug)]
+pub struct Manifest {
+    /// The image. It must be complete, and must not change any more.
+    #[arg(value_name = "IMAGE")]
+    pub image: PathBuf,
+
+    /// Bytes a chunk, a power of two from 4096 to 1048576. A reader of one block waits for a whole chunk.
+    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = chunk)]
+    pub chunk: u32,
+
+    /// Where to write it, instead of beside the image.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Print JSON rather than a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn chunk(text: &str) -> Result<u32, String> {
+    let bytes = text.parse::<u32>().ok();
+    bytes
+        .filter(|bytes| crate::manifest::is_chunk(*bytes))
+        .ok_or_else(|| "a power of two from 4096 to 1048576".to_owned())
 }
 
 #[cfg(test)]

@@ -78,6 +78,12 @@ numbers! {
     bytes,
     /// READs whose data could not be read from the source: their readers got an error.
     source_errors,
+    /// OPENs that were refused since the remote blob is another one than what the cache holds.
+    changed_blobs,
+    /// Chunks that did not fit the manifest, and were fetched again.
+    bad_chunks,
+    /// READs whose data did not fit the manifest the second time either: their readers got an error.
+    verify_errors,
     /// READs, OPENs and commands that the kernel did not accept: mostly because their reader had
     /// been killed.
     kernel_errors,
@@ -114,6 +120,8 @@ struct Shared {
     numbers: Numbers,
     /// Hashes of the keys that were opened, 0 for a free slot; open addressing.
     seen: [AtomicU64; SEEN_SLOTS],
+    /// In the same places, fingerprints of the versions that were opened; 0 if there are none.
+    versions: [AtomicU64; SEEN_SLOTS],
 }
 
 /// The shared memory, mapped. It reads as [`Numbers`].
@@ -171,26 +179,47 @@ impl Counters {
         unsafe { &*start }
     }
 
-    /// Notes that an object is opened; says whether it had been opened before.
+    /// Notes that an object is opened, of a version with this fingerprint if there is one; says whether the
+    /// object had been opened before.
     ///
     /// Objects are told apart by a hash of 64 bits, which may change with the version of the
     /// program: then the first reopen counts as an open.
-    pub fn note_open(&self, volume_key: &[u8], cookie_key: &[u8]) -> bool {
-        let mut hasher = DefaultHasher::new();
-        (volume_key, cookie_key).hash(&mut hasher);
-        let hash = hasher.finish().max(1);
-        let slots = u64::try_from(SEEN_SLOTS).unwrap_or(u64::MAX);
-        let first = usize::try_from(hash % slots).unwrap_or(0);
-        for probe in 0..SEEN_PROBES {
-            let slot = &self.shared().seen[(first + probe) % SEEN_SLOTS];
-            match slot.compare_exchange(0, hash, Relaxed, Relaxed) {
-                Ok(_) => return false,
-                Err(found) if found == hash => return true,
-                Err(_) => {}
-            }
+    pub fn note_open(&self, volume_key: &[u8], cookie_key: &[u8], version: Option<u64>) -> bool {
+        let hash = hash_of(volume_key, cookie_key);
+        for slot in slots_of(hash) {
+            let seen = self.shared().seen[slot].compare_exchange(0, hash, Relaxed, Relaxed);
+            let again = match seen {
+                Ok(_) => false,
+                Err(found) if found == hash => true,
+                Err(_) => continue,
+            };
+            self.shared().versions[slot].store(version.unwrap_or(0), Relaxed);
+            return again;
         }
         false
     }
+
+    /// The fingerprint of the version that an object was opened with last, by any worker.
+    #[must_use]
+    pub fn last_version(&self, volume_key: &[u8], cookie_key: &[u8]) -> Option<u64> {
+        let hash = hash_of(volume_key, cookie_key);
+        let slot = slots_of(hash).find(|slot| self.shared().seen[*slot].load(Relaxed) == hash)?;
+        let version = self.shared().versions[slot].load(Relaxed);
+        (version != 0).then_some(version)
+    }
+}
+
+fn hash_of(volume_key: &[u8], cookie_key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (volume_key, cookie_key).hash(&mut hasher);
+    hasher.finish().max(1)
+}
+
+/// Where an object may be in the table.
+fn slots_of(hash: u64) -> impl Iterator<Item = usize> {
+    let slots = u64::try_from(SEEN_SLOTS).unwrap_or(u64::MAX);
+    let first = usize::try_from(hash % slots).unwrap_or(0);
+    (0..SEEN_PROBES).map(move |probe| (first + probe) % SEEN_SLOTS)
 }
 
 impl Deref for Counters {
@@ -224,10 +253,14 @@ mod tests {
         count(&worker.reads, 2);
         count(&keeper.reads, 1);
         assert_eq!(keeper.snapshot().reads, 3);
-        assert!(!worker.note_open(b"erofs,a", b"b"));
+        assert!(!worker.note_open(b"erofs,a", b"b", Some(7)));
         drop(worker);
-        assert!(keeper.note_open(b"erofs,a", b"b"));
-        assert!(!keeper.note_open(b"erofs,ab", b""), "keys are told apart");
+        assert_eq!(keeper.last_version(b"erofs,a", b"b"), Some(7));
+        assert!(keeper.note_open(b"erofs,a", b"b", None));
+        assert_eq!(keeper.last_version(b"erofs,a", b"b"), None);
+        assert_eq!(keeper.last_version(b"erofs,ab", b""), None);
+        let other = keeper.note_open(b"erofs,ab", b"", None);
+        assert!(!other, "keys are told apart");
         assert_eq!(keeper.snapshot().served(), 3);
     }
 
@@ -237,8 +270,8 @@ mod tests {
         for slot in &counters.shared().seen {
             slot.store(u64::MAX, Relaxed);
         }
-        assert!(!counters.note_open(b"v", b"c"));
-        assert!(!counters.note_open(b"v", b"c"));
+        assert!(!counters.note_open(b"v", b"c", Some(1)));
+        assert!(!counters.note_open(b"v", b"c", Some(1)));
     }
 
     #[test]

@@ -20,6 +20,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`cli`] | arguments |
+//! | [`config`] | the configuration of `serve` |
+//! | [`logging`] | the log of all processes |
 //! | [`keeper`] | the parent: device, processes, signals |
 //! | [`limits`] | how full the cache may become |
 //! | `cull` | the keeper's thread that makes room |
@@ -30,7 +32,9 @@
 //! | [`server`] | what is done with a message |
 //! | [`patience`] | how long a fill waits for space |
 //! | [`objects`] | what is open |
-//! | [`source`] | the directory of blobs |
+//! | [`manifest`] | digests of a blob's chunks |
+//! | [`source`] | where blobs come from |
+//! | [`pool`] | threads that wait for remote sources |
 //! | [`block`] | memory for direct I/O |
 //! | [`counters`] | numbers in memory that outlives the worker |
 //! | [`rundir`] | pid files and `stats.json` |
@@ -39,14 +43,18 @@
 pub mod block;
 mod child;
 pub mod cli;
+pub mod config;
 pub mod counters;
 mod cull;
 mod graveyard;
 pub mod handover;
 pub mod keeper;
 pub mod limits;
+pub mod logging;
+pub mod manifest;
 pub mod objects;
 pub mod patience;
+pub mod pool;
 pub mod rundir;
 pub mod server;
 mod signals;

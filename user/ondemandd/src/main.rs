@@ -5,21 +5,22 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
 use ondemandd::cli::Cli;
 use ondemandd::cli::Command;
 use ondemandd::keeper;
+use ondemandd::logging;
+use ondemandd::manifest;
 use ondemandd::stats;
 use ondemandd::takeover::Outcome;
 use ondemandd::worker;
 use tracing::error;
 use tracing::info;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_log(&cli.log) {
+    let colours = std::io::stderr().is_terminal();
+    if let Err(error) = logging::start(&cli.log, std::io::stderr, colours) {
         eprintln!("ondemandd: {error:#}");
         return ExitCode::FAILURE;
     }
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Command::Manifest(args) => match manifest::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        },
         Command::Worker(args) => match worker::run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -51,16 +56,6 @@ fn main() -> ExitCode {
             }
         },
     }
-}
-
-fn start_log(filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).context("--log")?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cachefiles_proto::AnonymousFile;
 
+use crate::manifest::Manifest;
 use crate::source::Blob;
 
 /// One open object. When the last reference goes, the kernel takes it for closed.
@@ -21,6 +22,12 @@ pub struct Object {
     pub file: AnonymousFile,
     /// Where the data comes from.
     pub blob: Blob,
+    /// What the data must be.
+    pub manifest: Option<Manifest>,
+    /// Which source the blob is of, by its place in [`Sources::iter`].
+    ///
+    /// [`Sources::iter`]: crate::source::names::Sources::iter
+    pub source: usize,
     /// For the log.
     pub name: String,
 }

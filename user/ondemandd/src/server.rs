@@ -6,6 +6,8 @@
 //! before its OPEN is answered. Nothing that goes wrong with one message ends the worker: the
 //! kernel is told, the log is told, the next message is read.
 
+mod fill;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,29 +18,34 @@ use cachefiles_proto::Message;
 use cachefiles_proto::Open;
 use cachefiles_proto::OpenAnswer;
 use cachefiles_proto::Read;
-use cachefiles_proto::BLOCK_SIZE;
 use rustix::io::Errno;
-use thiserror::Error;
 use tracing::debug;
 use tracing::info;
 use tracing::warn;
 
-use crate::block;
+use self::fill::FillError;
 use crate::block::BlockBuffer;
 use crate::counters::count;
 use crate::counters::Counters;
+use crate::manifest::Manifest;
 use crate::objects::Object;
 use crate::objects::Objects;
 use crate::patience::Patience;
-use crate::source::ReadError;
-use crate::source::Source;
+use crate::pool::Job;
+use crate::pool::Pools;
+use crate::source::names::Sources;
+use crate::source::version::Version;
+use crate::source::Blob;
+use crate::source::LookupError;
 
 /// Everything that answers messages; shared by all threads.
 pub struct Server {
     /// Where messages come from and commands go.
     pub device: Device,
     /// Where data comes from.
-    pub source: Source,
+    pub sources: Sources,
+    /// Who waits for it, if it comes from afar.
+    pub pools: Pools,
     /// What is open.
     pub objects: Objects,
     /// What is counted.
@@ -47,26 +54,38 @@ pub struct Server {
     pub patience: Patience,
 }
 
-/// Why a READ ended without (all of) its data.
-#[derive(Debug, Error)]
-enum FillError {
-    #[error("source: {0}")]
-    Source(ReadError),
-    #[error(transparent)]
-    Cache(cachefiles_proto::Error),
-    #[error("the cache is full: {0}")]
-    Full(cachefiles_proto::Error),
-    #[error("the kernel asks from {0} on, which is no multiple of a block")]
-    Unaligned(u64),
-}
-
 impl Server {
-    /// Answers one message. `buffer` holds at least one block and belongs to the thread.
+    /// Answers one message, or has it answered if that may take time. `buffer` is that of the thread: whole
+    /// blocks, and at least one; with manifests, at least a chunk of the largest size.
     pub fn answer(&self, message: Message, buffer: &mut BlockBuffer) {
         match message {
-            Message::Open(open) => self.open(open),
-            Message::Read(read) => self.read(read, buffer),
+            Message::Open(open) => {
+                let source = self.sources.find(&open.cookie_key);
+                match source.map(|(index, ..)| self.pools.of(index)) {
+                    Ok(Some(queue)) => queue.push(Job::Open(open)),
+                    Ok(None) | Err(_) => self.open(open),
+                }
+            }
+            Message::Read(read) => {
+                let Some(object) = self.objects.get(read.object_id) else {
+                    count(&self.counters.strays, 1);
+                    warn!(?read, "READ of an unknown object");
+                    return;
+                };
+                match self.pools.of(object.source) {
+                    Some(queue) => queue.push(Job::Read(object, read)),
+                    None => self.read(&object, read, buffer),
+                }
+            }
             Message::Close(close) => self.close(close),
+        }
+    }
+
+    /// Does what a queue has kept.
+    pub fn work(&self, job: Job, buffer: &mut BlockBuffer) {
+        match job {
+            Job::Open(open) => self.open(open),
+            Job::Read(object, read) => self.read(&object, read, buffer),
         }
     }
 
@@ -79,8 +98,8 @@ impl Server {
         if let Err(error) = open.file.set_close_on_exec() {
             warn!(name, %error, "the kernel would let other programs inherit this object");
         }
-        let blob = match self.source.lookup(&open.cookie_key) {
-            Ok(blob) => blob,
+        let (source, blob, manifest) = match self.look_up(&open) {
+            Ok(found) => found,
             Err(error) => {
                 warn!(name, %volume, %error, "OPEN refused");
                 // The kernel's order: first the descriptor, then the answer.
@@ -91,22 +110,57 @@ impl Server {
             }
         };
         let size = blob.size();
+        let version = blob.version().map(Version::fingerprint);
+        let verified = manifest.is_some();
         let object = Object {
             file: open.file,
             blob,
+            manifest,
+            source,
             name,
         };
         let object = Arc::new(object);
         self.objects.insert(object_id, Arc::clone(&object));
         if self.send_copen(msg_id, OpenAnswer::Size(size)) {
             count(&self.counters.opens, 1);
-            let again = self.counters.note_open(&open.volume_key, &open.cookie_key);
+            let again = self
+                .counters
+                .note_open(&open.volume_key, &open.cookie_key, version);
             count(&self.counters.reopens, u64::from(again));
-            info!(name = object.name, %volume, object_id, size, again, "OPEN");
+            info!(name = object.name, %volume, object_id, size, again, verified, "OPEN");
         } else {
             // Whoever wanted the object is gone, or the kernel does not like its size.
             self.objects.remove(object_id);
         }
+    }
+
+    /// Finds the blob of an OPEN, which source it is of, and its manifest.
+    fn look_up(&self, open: &Open) -> Result<(usize, Blob, Option<Manifest>), LookupError> {
+        let (index, source, key) = self.sources.find(&open.cookie_key)?;
+        let blob = source.lookup(key)?;
+        self.refuse_change(open, &blob)?;
+        let manifest = source.manifest(key, &blob)?;
+        Ok((index, blob, manifest))
+    }
+
+    /// Refuses a remote blob that is another one than what the cache has data of. The kernel compares
+    /// sizes only; what earlier workers opened is remembered as long as the keeper lives.
+    fn refuse_change(&self, open: &Open, blob: &Blob) -> Result<(), LookupError> {
+        let Some(version) = blob.version() else {
+            return Ok(());
+        };
+        let last = self
+            .counters
+            .last_version(&open.volume_key, &open.cookie_key);
+        if last.is_none_or(|last| last == version.fingerprint()) {
+            return Ok(());
+        }
+        // What has no data is as good as new. One that cannot be searched may have some.
+        if let Ok(None) = open.file.seek_data(0) {
+            return Ok(());
+        }
+        count(&self.counters.changed_blobs, 1);
+        Err(LookupError::Changed(version.to_string()))
     }
 
     fn send_copen(&self, msg_id: u32, answer: OpenAnswer) -> bool {
@@ -120,15 +174,10 @@ impl Server {
         }
     }
 
-    fn read(&self, read: Read, buffer: &mut BlockBuffer) {
-        let Some(object) = self.objects.get(read.object_id) else {
-            count(&self.counters.strays, 1);
-            warn!(?read, "READ of an unknown object");
-            return;
-        };
-        match self.fill(&object, read, buffer) {
+    fn read(&self, object: &Object, read: Read, buffer: &mut BlockBuffer) {
+        match self.fill(object, read, buffer) {
             Ok(written) => debug!(name = object.name, ?read, written, "READ"),
-            Err(error) => self.note_failure(&object, read, &error),
+            Err(error) => self.note_failure(object, read, &error),
         }
         // Without data the kernel finds the hole still there, and fails the reader.
         match object.file.read_complete(read.msg_id) {
@@ -158,68 +207,11 @@ impl Server {
                 return;
             }
             FillError::Source(_) => &self.counters.source_errors,
+            FillError::Verify(_) => &self.counters.verify_errors,
             FillError::Cache(_) | FillError::Unaligned(_) => &self.counters.kernel_errors,
         };
         count(number, 1);
         warn!(name, ?read, %error, "READ failed");
-    }
-
-    /// Copies the range from source to cache: whole blocks, the last one padded with zeros, and
-    /// nothing beyond the block that holds the object's last byte. Returns the bytes written.
-    fn fill(
-        &self,
-        object: &Object,
-        read: Read,
-        buffer: &mut BlockBuffer,
-    ) -> Result<u64, FillError> {
-        let size = object.blob.size();
-        let block = to_u64(BLOCK_SIZE);
-        if read.off % block != 0 {
-            return Err(FillError::Unaligned(read.off));
-        }
-        // The numbers are the kernel's: nothing here may overflow. A file's size always has room
-        // for one more block.
-        let end = read.off.saturating_add(read.len).min(size);
-        let end = block::round_up(end).unwrap_or(u64::MAX - (block - 1));
-        let buffer = buffer.bytes_mut();
-        let mut at = read.off;
-        while at < end {
-            let want = to_usize(end - at).min(buffer.len());
-            let have = to_usize(size.saturating_sub(at)).min(want);
-            let (data, padding) = buffer[..want].split_at_mut(have);
-            object.blob.read_at(data, at).map_err(FillError::Source)?;
-            padding.fill(0);
-            self.store(object, &buffer[..want], at)?;
-            count(&self.counters.bytes, to_u64(want));
-            at += to_u64(want);
-        }
-        Ok(at - read.off)
-    }
-
-    /// Writes into the cache. One that is full is given a while to be culled. Nothing is ever written
-    /// that was not asked for, so there is no less to try with.
-    fn store(&self, object: &Object, data: &[u8], at: u64) -> Result<(), FillError> {
-        let mut tries = self.patience.tries();
-        loop {
-            let error = match object.file.write_all_at(data, at) {
-                Ok(()) => {
-                    count(
-                        &self.counters.fills_that_waited,
-                        u64::from(tries.has_waited()),
-                    );
-                    tries.done();
-                    return Ok(());
-                }
-                Err(error) => error,
-            };
-            if !is_full(object, &error) {
-                return Err(FillError::Cache(error));
-            }
-            match tries.pause(Instant::now()) {
-                Some(pause) => std::thread::sleep(pause),
-                None => return Err(FillError::Full(error)),
-            }
-        }
     }
 
     fn close(&self, close: Close) {
@@ -232,29 +224,6 @@ impl Server {
             }
         }
     }
-}
-
-/// Whether a write has failed for want of space. The kernel says ENOBUFS below the *stop* marks, and
-/// also for an object that was withdrawn; that one cannot be searched either.
-fn is_full(object: &Object, error: &cachefiles_proto::Error) -> bool {
-    match error.errno() {
-        Some(Errno::NOSPC | Errno::DQUOT) => true,
-        Some(Errno::NOBUFS) => match object.file.seek_hole(0) {
-            Ok(_) => true,
-            Err(error) => error.errno() != Some(Errno::NOBUFS),
-        },
-        _ => false,
-    }
-}
-
-/// A length of memory as a number of bytes in a file.
-fn to_u64(len: usize) -> u64 {
-    u64::try_from(len).expect("memory is smaller than 2^64 bytes")
-}
-
-/// A number of bytes in a file as a length of memory, cut to what memory can have.
-fn to_usize(len: u64) -> usize {
-    usize::try_from(len).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

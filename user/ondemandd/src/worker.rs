@@ -19,6 +19,7 @@ use anyhow::Context;
 use cachefiles_proto::Buffer;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
+use cachefiles_proto::BLOCK_SIZE;
 use rustix::event::epoll;
 use rustix::event::Timespec;
 use rustix::io::Errno;
@@ -34,10 +35,13 @@ use crate::cli;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::handover::Channel;
+use crate::manifest;
 use crate::objects::Objects;
 use crate::patience::Patience;
+use crate::pool::Pools;
+use crate::pool::Queue;
 use crate::server::Server;
-use crate::source::Source;
+use crate::source::names::Sources;
 use crate::takeover::READY_WITHIN;
 
 /// Exit status of a worker that found the cache dead: another worker would be of no use.
@@ -45,6 +49,8 @@ pub const EXIT_CACHE_DEAD: u8 = 3;
 
 /// Memory of a thread for one copy, in blocks: 1 MiB.
 const COPY_BLOCKS: usize = 256;
+
+const _: () = assert!(COPY_BLOCKS * BLOCK_SIZE >= manifest::LARGEST_CHUNK as usize);
 
 /// How long a thread relies on being woken up. The C module forgets to wake in a few races; with
 /// this they cost half a second instead of for ever.
@@ -96,14 +102,14 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
     let _ = rustix::thread::set_name(c"ondemandd");
     raise_descriptor_limit();
     let channel = channel_from_stdin()?;
-    let source = Source::open(&args.source)
-        .with_context(|| format!("cannot open the source {}", args.source.display()))?;
+    let sources = Sources::open(&args.sources()?)?;
     let handover = channel
         .receive_device(READY_WITHIN)
         .context("got no device from the keeper")?;
     let server = Server {
         device: Device::from_owned_fd(handover.device)?,
-        source,
+        pools: Pools::new(&sources),
+        sources,
         objects: Objects::default(),
         counters: Counters::from_owned_fd(handover.counters)?,
         patience: Patience::default(),
@@ -124,6 +130,14 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
                 .name("ondemandd-io".into())
                 .spawn_scoped(scope, || end_process(serve(&server, &epoll)))
                 .context("cannot start a thread")?;
+        }
+        for queue in server.pools.iter() {
+            for _ in 0..queue.threads() {
+                thread::Builder::new()
+                    .name("ondemandd-wait".into())
+                    .spawn_scoped(scope, || work(&server, queue))
+                    .context("cannot start a thread")?;
+            }
         }
         channel
             .send_ready()
@@ -220,6 +234,14 @@ fn serve(server: &Server, epoll: &OwnedFd) -> WorkerError {
                 }
             }
         }
+    }
+}
+
+/// One thread of a remote source: answers what is in its queue, for ever.
+fn work(server: &Server, queue: &Queue) {
+    let mut copy_buffer = BlockBuffer::new(COPY_BLOCKS);
+    loop {
+        server.work(queue.pop(), &mut copy_buffer);
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::net::SocketFlags;
 use rustix::net::SocketType;
 
 use super::*;
+use crate::source::names::SourceList;
 
 /// A server and the kernel's end of its device.
 struct Bench {
@@ -33,10 +34,12 @@ impl Bench {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
                 .unwrap();
         let dir = tempfile::tempdir().unwrap();
+        let sources = Sources::open(&SourceList::directory(dir.path())).unwrap();
         let server = Server {
             // SAFETY: The bench sends OPENs only with descriptors that it gave up.
             device: unsafe { Device::from_owned_fd_unchecked(device) },
-            source: Source::open(dir.path()).unwrap(),
+            pools: Pools::new(&sources),
+            sources,
             objects: Objects::default(),
             counters: Counters::create().unwrap(),
             patience: Patience::new(Duration::from_millis(200), Duration::from_secs(600)),
@@ -217,3 +220,5 @@ fn an_open_that_the_kernel_gave_up_is_dropped() {
     let numbers = bench.server.counters.snapshot();
     assert_eq!((numbers.opens, numbers.kernel_errors), (0, 1));
 }
+
+mod remote;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The directory of blobs: a cookie key names a file below it, and never one outside.
+//! A directory of blobs: a key names a file below it, and never one outside.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,71 +15,25 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 use rustix::io::Errno;
-use thiserror::Error;
 
-/// Why a key names no blob.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LookupError {
-    /// The key is no plain relative name: it is empty, absolute, or has a NUL or an empty, `.` or
-    /// `..` component.
-    #[error("not a plain relative name")]
-    BadName,
-    /// The name leads out of the source directory, through a symbolic link.
-    #[error("leads out of the source directory")]
-    Escape,
-    /// There is no such file.
-    #[error("no such blob")]
-    Unknown,
-    /// The name is that of a directory, a device or the like.
-    #[error("not a regular file")]
-    NotAFile,
-    /// `openat2` failed.
-    #[error("cannot open: {0}")]
-    Open(Errno),
-    /// `fstat` failed.
-    #[error("cannot examine: {0}")]
-    Stat(Errno),
-}
+use super::is_plain_name;
+use super::LookupError;
+use super::ReadError;
 
-impl LookupError {
-    /// What the kernel is told.
-    #[must_use]
-    pub fn errno(self) -> Errno {
-        match self {
-            LookupError::BadName
-            | LookupError::Escape
-            | LookupError::Unknown
-            | LookupError::NotAFile => Errno::NOENT,
-            LookupError::Open(errno) | LookupError::Stat(errno) => errno,
-        }
-    }
-}
-
-/// Why the data of a blob cannot be had.
-#[derive(Debug, Error)]
-pub enum ReadError {
-    /// The file is shorter than when it was opened, in bytes.
-    #[error("the file is no longer {0} bytes long")]
-    Shrunk(u64),
-    /// `pread` failed.
-    #[error("cannot read: {0}")]
-    Read(std::io::Error),
-}
-
-/// The directory of blobs.
+/// A directory of blobs.
 #[derive(Debug)]
-pub struct Source {
+pub struct Directory {
     dir: OwnedFd,
 }
 
-/// One blob.
+/// One blob: a file that is open.
 #[derive(Debug)]
-pub struct Blob {
+pub struct FileBlob {
     file: File,
     size: u64,
 }
 
-impl Source {
+impl Directory {
     /// Opens the directory. A directory that takes its place later is not noticed.
     ///
     /// # Errors
@@ -88,7 +42,7 @@ impl Source {
     pub fn open(dir: &Path) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(dir, flags, Mode::empty())?;
-        Ok(Source { dir })
+        Ok(Directory { dir })
     }
 
     /// Opens the blob that a cookie key names. The key is a path below the directory, of any bytes;
@@ -97,7 +51,7 @@ impl Source {
     /// # Errors
     ///
     /// A [`LookupError`].
-    pub fn lookup(&self, key: &[u8]) -> Result<Blob, LookupError> {
+    pub fn lookup(&self, key: &[u8]) -> Result<FileBlob, LookupError> {
         if !is_plain_name(key) {
             return Err(LookupError::BadName);
         }
@@ -119,21 +73,14 @@ impl Source {
         }
         // A regular file has no negative size.
         let size = u64::try_from(stat.st_size).map_err(|_| LookupError::NotAFile)?;
-        Ok(Blob {
+        Ok(FileBlob {
             file: file.into(),
             size,
         })
     }
 }
 
-fn is_plain_name(key: &[u8]) -> bool {
-    !key.contains(&0)
-        && key
-            .split(|byte| *byte == b'/')
-            .all(|part| !matches!(part, b"" | b"." | b".."))
-}
-
-impl Blob {
+impl FileBlob {
     /// Size in bytes when it was opened.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -162,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    fn source() -> (tempfile::TempDir, Source) {
+    fn source() -> (tempfile::TempDir, Directory) {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("blobs");
         fs::create_dir_all(dir.join("sub")).unwrap();
@@ -170,7 +117,7 @@ mod tests {
         fs::write(dir.join("blob"), "0123456789").unwrap();
         fs::write(dir.join("sub/blob"), "x").unwrap();
         fs::write(dir.join(OsStr::from_bytes(b"\xff\x01 ..")), "odd").unwrap();
-        let source = Source::open(&dir).unwrap();
+        let source = Directory::open(&dir).unwrap();
         (root, source)
     }
 
