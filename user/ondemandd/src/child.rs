@@ -18,7 +18,9 @@ use rustix::process::PidfdFlags;
 use rustix::process::Signal;
 use tracing::warn;
 
-use crate::cli::Serve;
+use crate::config::settings::Settings;
+use crate::config::source::SourceConfig;
+use crate::config::source::Verify;
 use crate::handover::Channel;
 use crate::handover::HandoverError;
 
@@ -37,18 +39,26 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    pub(crate) fn new(args: &Serve, log: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(settings: &Settings, log: &str) -> anyhow::Result<Self> {
         // Find out now, not in a worker: a wrong source would look like a crash.
-        let source = std::fs::canonicalize(&args.source)
-            .with_context(|| format!("cannot find the source {}", args.source.display()))?;
+        let sources = settings.sources.prepared()?;
+        // One directory is told as it always was, so that an older version understands it.
+        let (word, value) = match (&sources.default, sources.named.as_slice()) {
+            (Some(SourceConfig::Directory(directory)), [])
+                if directory.verify == Verify::default() =>
+            {
+                ("--source", directory.path.clone().into_os_string())
+            }
+            _ => ("--sources", serde_json::to_string(&sources)?.into()),
+        };
         let words: [OsString; 7] = [
             "--log".into(),
             log.into(),
             "worker".into(),
-            "--source".into(),
-            source.into(),
+            word.into(),
+            value,
             "--threads".into(),
-            args.threads.to_string().into(),
+            settings.threads.to_string().into(),
         ];
         Ok(Launcher {
             program: std::env::current_exe().ok(),

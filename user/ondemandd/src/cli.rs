@@ -7,12 +7,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use cachefiles_proto::Device;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use serde::Deserialize;
 
-use crate::limits::Limits;
+use crate::limits::LimitArgs;
 use crate::source::names::SourceList;
 
 /// Where pid files and statistics are by default.
@@ -63,50 +63,56 @@ pub enum Command {
 /// Arguments of `serve`.
 #[derive(Args, Debug)]
 pub struct Serve {
+    /// A TOML file with what the flags below would say, and with more sources. A flag that is given comes
+    /// before the file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Directory of the cache; made if it is missing. Its file system must know O_DIRECT,
     /// SEEK_HOLE, O_TMPFILE and extended attributes, as ext4, XFS and Btrfs do.
-    #[arg(long, value_name = "DIR")]
-    pub cache: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub cache: Option<PathBuf>,
 
     /// Directory of the blobs. An image or blob is the file named like its id (fsid=, device=).
-    #[arg(long, value_name = "DIR")]
-    pub source: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config")]
+    pub source: Option<PathBuf>,
 
     /// Name of the cache; the kernel's own is CacheFiles.
     #[arg(long, value_name = "NAME")]
     pub tag: Option<String>,
 
-    /// The device.
-    #[arg(long, value_name = "PATH", default_value = Device::DEFAULT_PATH)]
-    pub device: PathBuf,
+    /// The device [default: /dev/cachefiles].
+    #[arg(long, value_name = "PATH")]
+    pub device: Option<PathBuf>,
 
     /// Seconds after which a request of the kernel that nobody has answered ends, and its reader gets
-    /// EIO; 0: never. Time without a worker counts, so leave room for a restart.
+    /// EIO; 0: never [default: 0]. Time without a worker counts, so leave room for a restart.
     ///
     /// Needs the module cachefiles_ondemand: the kernel's own cachefiles knows no deadlines.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = seconds())]
-    pub timeout: u32,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    pub timeout: Option<u32>,
 
     /// Bytes that each READ of the kernel is rounded out to, a power of two from 4096 to 67108864, so
-    /// that one round trip brings what neighbours will need; 0: a READ asks for what is missing alone.
+    /// that one round trip brings what neighbours will need; 0: a READ asks for what is missing alone
+    /// [default: 0].
     ///
     /// Needs the module cachefiles_ondemand.
-    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = window)]
-    pub fetch: u32,
+    #[arg(long, value_name = "BYTES", value_parser = window)]
+    pub fetch: Option<u32>,
 
-    /// A thread takes up to N messages from the kernel at once, 1 to 256.
+    /// A thread takes up to N messages from the kernel at once, 1 to 256 [default: 1].
     ///
     /// Fewer system calls when many readers wait; but what one thread has taken another one does not
     /// answer, however idle. Needs the module cachefiles_ondemand.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = batch)]
-    pub batch: NonZeroU32,
+    #[arg(long, value_name = "N", value_parser = batch)]
+    pub batch: Option<NonZeroU32>,
 
     /// How data is stored that the kernel has asked for: on the disk before its reader goes on, or, if it is
-    /// little, in memory, and on the disk a second later.
+    /// little, in memory, and on the disk a second later [default: direct].
     ///
     /// `buffered` needs the module cachefiles_ondemand, and ext4 (not with data=writeback), XFS or Btrfs.
-    #[arg(long, value_name = "WAY", default_value = "direct")]
-    pub fill: FillWay,
+    #[arg(long, value_name = "WAY")]
+    pub fill: Option<FillWay>,
 
     /// Standard input is the device, bound already: go on with it, for a keeper that is gone.
     ///
@@ -118,19 +124,20 @@ pub struct Serve {
     #[arg(long, conflicts_with_all = ["device", "tag"])]
     pub take_over: bool,
 
-    /// Threads that answer the kernel: as many reads of the source can be under way at once.
-    #[arg(long, value_name = "N", default_value = "4")]
-    pub threads: NonZeroUsize,
+    /// Threads that answer the kernel: as many reads of directories can be under way at once [default: 4].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
 
-    /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing.
+    /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing
+    /// [default: /run/ondemandd].
     ///
     /// worker.pid is written when that worker serves; keeper.pid when the first one does.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    pub run_dir: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
 
     /// How full the file system of the cache may become.
     #[command(flatten)]
-    pub limits: Limits,
+    pub limits: LimitArgs,
 }
 
 fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
@@ -138,7 +145,8 @@ fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// How data is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub enum FillWay {
     /// On the disk, at once.
     Direct,
@@ -239,6 +247,18 @@ mod tests {
     #[test]
     fn arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_configuration_stands_for_flags() {
+        let parse = |args: &[&'static str]| {
+            let line = ["ondemandd", "serve"].iter().chain(args);
+            Cli::try_parse_from(line).is_ok()
+        };
+        assert!(parse(&["--config=c"]));
+        assert!(parse(&["--config=c", "--source=s"]));
+        assert!(!parse(&["--source=s"]));
+        assert!(!parse(&["--cache=c"]));
     }
 
     #[test]

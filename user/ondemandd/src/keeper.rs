@@ -30,7 +30,7 @@ use tracing::warn;
 use crate::child::Child;
 use crate::child::Launcher;
 use crate::cli::FillWay;
-use crate::cli::Serve;
+use crate::config::settings::Settings;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
@@ -64,22 +64,20 @@ struct Keeper {
 ///
 /// # Errors
 ///
-/// The limits contradict one another; the run directory, the source or the device cannot be used; or
-/// the kernel refuses to bind.
-pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
-    args.limits.check()?;
-    let run_dir = RunDir::create(&args.run_dir)?;
+/// The run directory, a source or the device cannot be used; or the kernel refuses to bind.
+pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
+    let run_dir = RunDir::create(&settings.run_dir)?;
     // Signals from now on end the keeper in good order.
     let signals = Signals::install()?;
-    let launcher = Launcher::new(args, log)?;
+    let launcher = Launcher::new(settings, log)?;
     let counters = Counters::create()?;
-    let (device, dir) = if args.take_over {
-        take_over(args)?
+    let (device, dir) = if settings.take_over {
+        take_over(settings)?
     } else {
-        bind(args)?
+        bind(settings)?
     };
-    cull::start(&device, &dir, args.limits, &counters)?;
-    let (takeover, first) = Takeover::begin(args.take_over);
+    cull::start(&device, &dir, settings.limits, &counters)?;
+    let (takeover, first) = Takeover::begin(settings.take_over);
     let mut keeper = Keeper {
         device,
         counters,
@@ -101,50 +99,54 @@ pub fn run(args: &Serve, log: &str) -> anyhow::Result<Outcome> {
 ///
 /// The number is always 0: to own a descriptor of any other number is something that no check can
 /// make safe.
-fn take_over(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
-    let dir = fs::canonicalize(&args.cache)
-        .with_context(|| format!("cannot find {}", args.cache.display()))?;
+fn take_over(settings: &Settings) -> anyhow::Result<(Device, PathBuf)> {
+    let dir = fs::canonicalize(&settings.cache)
+        .with_context(|| format!("cannot find {}", settings.cache.display()))?;
     let stdin = std::io::stdin();
     let device = stdin.as_fd().try_clone_to_owned().context("no device")?;
     let device = Device::from_owned_fd(device).context("standard input is not the device")?;
     // To close the device later is to close all of this process's copies.
     let null = fs::File::open("/dev/null").context("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("cannot replace standard input")?;
-    info!(cache = %dir.display(), source = %args.source.display(), "device taken over");
+    info!(cache = %dir.display(), sources = %settings.sources, "device taken over");
     Ok((device, dir))
 }
 
 /// Opens the device and starts the cache; also returns where the cache is.
-fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
-    fs::create_dir_all(&args.cache)
-        .with_context(|| format!("cannot make the cache directory {}", args.cache.display()))?;
+fn bind(settings: &Settings) -> anyhow::Result<(Device, PathBuf)> {
+    fs::create_dir_all(&settings.cache).with_context(|| {
+        format!(
+            "cannot make the cache directory {}",
+            settings.cache.display()
+        )
+    })?;
     // The kernel looks the path up itself, in this process: make it independent of where that is.
-    let dir = fs::canonicalize(&args.cache)
-        .with_context(|| format!("cannot find {}", args.cache.display()))?;
-    let device = Device::open(&args.device)?;
+    let dir = fs::canonicalize(&settings.cache)
+        .with_context(|| format!("cannot find {}", settings.cache.display()))?;
+    let device = Device::open(&settings.device)?;
     device.send(&Command::Dir(dir.clone()))?;
-    if let Some(tag) = &args.tag {
+    if let Some(tag) = &settings.tag {
         device.send(&Command::Tag(tag.into()))?;
     }
-    for limit in args.limits.commands() {
+    for limit in settings.limits.commands() {
         device.send(&limit)?;
     }
-    if args.timeout != 0 {
-        device.send(&Command::Timeout(args.timeout)).context(
+    if settings.timeout != 0 {
+        device.send(&Command::Timeout(settings.timeout)).context(
             "--timeout: the loaded module has no deadlines (the kernel's own cachefiles?)",
         )?;
     }
-    if args.fetch != 0 {
-        device.send(&Command::Fetch(args.fetch)).context(
+    if settings.fetch != 0 {
+        device.send(&Command::Fetch(settings.fetch)).context(
             "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
         )?;
     }
-    if args.batch.get() != 1 {
-        device.send(&Command::Batch(args.batch.get())).context(
+    if settings.batch.get() != 1 {
+        device.send(&Command::Batch(settings.batch.get())).context(
             "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
         )?;
     }
-    if args.fill == FillWay::Buffered {
+    if settings.fill == FillWay::Buffered {
         device
             .send(&Command::Fill(Fill::Buffered))
             .context("--fill buffered: the loaded module cannot (the kernel's own cachefiles?)")?;
@@ -152,7 +154,7 @@ fn bind(args: &Serve) -> anyhow::Result<(Device, PathBuf)> {
     device
         .send(&Command::BindOnDemand)
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
-    info!(cache = %dir.display(), source = %args.source.display(), "cache bound");
+    info!(cache = %dir.display(), sources = %settings.sources, "cache bound");
     Ok((device, dir))
 }
 

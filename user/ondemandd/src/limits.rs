@@ -11,38 +11,73 @@ use cachefiles_proto::Command;
 use cachefiles_proto::Limit;
 use clap::Args;
 use rustix::fs::StatVfs;
+use serde::Deserialize;
 
-/// The six marks, as `serve` takes them.
-#[derive(Args, Clone, Copy, Debug)]
-#[command(next_help_heading = "Limits of the cache's file system, in percent of the whole")]
+/// The six marks.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Culling ends when this much of the blocks is free again.
+    pub brun: u8,
+    /// Culling begins when less than this of the blocks is free.
+    pub bcull: u8,
+    /// Nothing more is stored when less than this of the blocks is free.
+    pub bstop: u8,
+    /// As `brun`, of the files.
+    pub frun: u8,
+    /// As `bcull`, of the files.
+    pub fcull: u8,
+    /// As `bstop`, of the files.
+    pub fstop: u8,
+}
+
+/// The six marks, as `serve` and the table `[limits]` of its configuration take them.
+#[derive(Args, Clone, Copy, Debug, Default, Deserialize)]
+#[command(next_help_heading = "Limits of the cache's file system, in percent of the whole")]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitArgs {
+    /// Culling ends when this much of the blocks is free again [default: 7].
     ///
     /// The order is 0 <= stop < cull < run < 100, of blocks and of files.
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.run, value_parser = percent())]
-    pub brun: u8,
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub brun: Option<u8>,
 
     /// Culling begins when less than this of the blocks is free: images that are not mounted go, the
-    /// longest unused first.
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.cull, value_parser = percent())]
-    pub bcull: u8,
+    /// longest unused first [default: 5].
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub bcull: Option<u8>,
 
     /// Nothing more is stored when less than this of the blocks is free: reads of what the cache
-    /// does not have get EIO.
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.stop, value_parser = percent())]
-    pub bstop: u8,
+    /// does not have get EIO [default: 1].
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub bstop: Option<u8>,
 
     /// As --brun, of the files (inodes).
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.run, value_parser = percent())]
-    pub frun: u8,
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub frun: Option<u8>,
 
     /// As --bcull, of the files (inodes).
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.cull, value_parser = percent())]
-    pub fcull: u8,
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub fcull: Option<u8>,
 
     /// As --bstop, of the files (inodes): nothing more is mounted that the cache does not have.
-    #[arg(long, value_name = "N", default_value_t = Marks::DEFAULT.stop, value_parser = percent())]
-    pub fstop: u8,
+    #[arg(long, value_name = "N", value_parser = percent())]
+    pub fstop: Option<u8>,
+}
+
+impl LimitArgs {
+    /// These marks, those of `other` where these say nothing, and the kernel's where neither does.
+    #[must_use]
+    pub fn or(&self, other: &LimitArgs) -> Limits {
+        let Marks { run, cull, stop } = Marks::DEFAULT;
+        Limits {
+            brun: self.brun.or(other.brun).unwrap_or(run),
+            bcull: self.bcull.or(other.bcull).unwrap_or(cull),
+            bstop: self.bstop.or(other.bstop).unwrap_or(stop),
+            frun: self.frun.or(other.frun).unwrap_or(run),
+            fcull: self.fcull.or(other.fcull).unwrap_or(cull),
+            fstop: self.fstop.or(other.fstop).unwrap_or(stop),
+        }
+    }
 }
 
 /// The marks of one resource, in percent.
@@ -199,12 +234,13 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        limits: Limits,
+        limits: LimitArgs,
     }
 
     fn parse(arguments: &[&str]) -> Result<Limits, clap::Error> {
         let line = ["x"].iter().chain(arguments);
-        Line::try_parse_from(line).map(|line| line.limits)
+        let line = Line::try_parse_from(line)?;
+        Ok(line.limits.or(&LimitArgs::default()))
     }
 
     fn texts(limits: &Limits) -> Vec<String> {

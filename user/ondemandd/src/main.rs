@@ -6,8 +6,10 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ondemandd::cli;
 use ondemandd::cli::Cli;
 use ondemandd::cli::Command;
+use ondemandd::config::settings::Settings;
 use ondemandd::keeper;
 use ondemandd::logging;
 use ondemandd::manifest;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match &cli.command {
-        Command::Serve(args) => match keeper::run(args, &cli.log) {
+        Command::Serve(args) => match serve(args, &cli.log) {
             Ok(Outcome::Stopped) => {
                 info!("keeper ends");
                 ExitCode::SUCCESS
@@ -56,6 +58,10 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+fn serve(args: &cli::Serve, log: &str) -> anyhow::Result<Outcome> {
+    keeper::run(&Settings::new(args)?, log)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
