@@ -16,6 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use anyhow::ensure;
 use anyhow::Context;
@@ -24,6 +25,8 @@ use rustix::fs::MemfdFlags;
 use rustix::fs::SealFlags;
 use serde::Deserialize;
 use serde::Serialize;
+
+use crate::latency::Histogram;
 
 /// How many objects are remembered; those opened beyond that count as new each time.
 const SEEN_SLOTS: usize = 1 << 16;
@@ -103,6 +106,10 @@ numbers! {
     culled_objects,
     /// The space that these took on disk, in bytes.
     culled_bytes,
+    /// OPENs and READs that were read from the device.
+    requests_begun,
+    /// Those among them that nobody works on any more: they were answered, or their worker died.
+    requests_ended,
 }
 
 impl Snapshot {
@@ -118,6 +125,7 @@ impl Snapshot {
 #[repr(C)]
 struct Shared {
     numbers: Numbers,
+    latency: Histogram,
     /// Hashes of the keys that were opened, 0 for a free slot; open addressing.
     seen: [AtomicU64; SEEN_SLOTS],
     /// In the same places, fingerprints of the versions that were opened; 0 if there are none.
@@ -177,6 +185,24 @@ impl Counters {
         //   seals of the memfd guarantee that its memory does not go away below.
         // - `Shared` holds atomics only: every content is valid, and other processes may change it.
         unsafe { &*start }
+    }
+
+    /// How long requests took.
+    #[must_use]
+    pub fn latency(&self) -> &Histogram {
+        &self.shared().latency
+    }
+
+    /// Notes that a request was answered.
+    pub fn note_end(&self, took: Duration) {
+        count(&self.requests_ended, 1);
+        self.latency().note(took);
+    }
+
+    /// Notes that the worker has died, and with it all that it was working on.
+    pub fn note_death(&self) {
+        let begun = self.requests_begun.load(Relaxed);
+        self.requests_ended.store(begun, Relaxed);
     }
 
     /// Notes that an object is opened, of a version with this fingerprint if there is one; says whether the

@@ -46,6 +46,8 @@ use crate::worker::EXIT_CACHE_DEAD;
 
 struct Keeper {
     device: Device,
+    /// Where the cache is.
+    dir: PathBuf,
     counters: Counters,
     run_dir: RunDir,
     signals: Signals,
@@ -80,6 +82,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     let (takeover, first) = Takeover::begin(settings.take_over);
     let mut keeper = Keeper {
         device,
+        dir,
         counters,
         run_dir,
         signals,
@@ -294,6 +297,7 @@ impl Keeper {
             return Ok(None);
         };
         let served = self.counters.snapshot().served() != worker.served_before();
+        self.counters.note_death();
         self.launcher.note_end(worker.was_ready());
         warn!(pid = worker.pid(), %status, served, "worker ended");
         log_failure(self.run_dir.remove(rundir::WORKER_PID));
@@ -308,6 +312,8 @@ impl Keeper {
             keeper_pid: std::process::id(),
             worker_pid: self.worker.as_ref().map(Child::pid),
             uptime_seconds: self.started.elapsed().as_secs(),
+            cache: Some(self.dir.clone()),
+            latency: self.counters.latency().snapshot(),
             counters: self.counters.snapshot(),
         };
         let text = serde_json::to_string_pretty(&report).context("statistics")?;

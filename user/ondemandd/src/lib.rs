@@ -39,6 +39,13 @@
 //! | [`counters`] | numbers in memory that outlives the worker |
 //! | [`rundir`] | pid files and `stats.json` |
 //! | [`stats`] | `ondemandd stats` |
+//! | [`latency`] | how long requests take |
+//! | [`status`] | `ondemandd status` |
+//! | [`mount`] | `ondemandd mount` and `umount` |
+//! | [`mounted`] | what the kernel says is mounted |
+//! | [`prefetch`] | `ondemandd prefetch` |
+//! | [`doctor`] | `ondemandd doctor` |
+//! | [`generate`] | man pages and completions |
 
 pub mod block;
 mod child;
@@ -46,19 +53,26 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 mod cull;
+pub mod doctor;
+pub mod generate;
 mod graveyard;
 pub mod handover;
 pub mod keeper;
+pub mod latency;
 pub mod limits;
 pub mod logging;
 pub mod manifest;
+pub mod mount;
+pub mod mounted;
 pub mod objects;
 pub mod patience;
 pub mod pool;
+pub mod prefetch;
 pub mod rundir;
 pub mod server;
 mod signals;
 pub mod source;
 pub mod stats;
+pub mod status;
 pub mod takeover;
 pub mod worker;

@@ -10,10 +10,15 @@ use ondemandd::cli;
 use ondemandd::cli::Cli;
 use ondemandd::cli::Command;
 use ondemandd::config::settings::Settings;
+use ondemandd::doctor;
+use ondemandd::generate;
 use ondemandd::keeper;
 use ondemandd::logging;
 use ondemandd::manifest;
+use ondemandd::mount;
+use ondemandd::prefetch;
 use ondemandd::stats;
+use ondemandd::status;
 use ondemandd::takeover::Outcome;
 use ondemandd::worker;
 use tracing::error;
@@ -42,14 +47,18 @@ fn main() -> ExitCode {
             }
             Err(error) => fail(&error),
         },
-        Command::Stats(args) => match stats::run(args) {
-            Ok(()) => ExitCode::SUCCESS,
+        Command::Stats(args) => finish(stats::run(args)),
+        Command::Status(args) => finish(status::run(args)),
+        Command::Mount(args) => finish(mount::mount(args)),
+        Command::Umount(args) => finish(mount::umount(args)),
+        Command::Prefetch(args) => finish(prefetch::run(args)),
+        Command::Doctor(args) => match doctor::run(args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
             Err(error) => fail(&error),
         },
-        Command::Manifest(args) => match manifest::run(args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Generate(what) => finish(generate::run(what)),
+        Command::Manifest(args) => finish(manifest::run(args)),
         Command::Worker(args) => match worker::run(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -62,6 +71,13 @@ fn main() -> ExitCode {
 
 fn serve(args: &cli::Serve, log: &str) -> anyhow::Result<Outcome> {
     keeper::run(&Settings::new(args)?, log)
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

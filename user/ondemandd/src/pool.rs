@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use cachefiles_proto::Open;
 use cachefiles_proto::Read;
@@ -24,10 +25,10 @@ use crate::source::names::Sources;
 /// What takes time.
 #[derive(Debug)]
 pub enum Job {
-    /// An OPEN.
-    Open(Open),
-    /// A READ of an object.
-    Read(Arc<Object>, Read),
+    /// An OPEN, and when it came.
+    Open(Open, Instant),
+    /// A READ of an object, and when it came.
+    Read(Arc<Object>, Read, Instant),
 }
 
 /// One source's queue.

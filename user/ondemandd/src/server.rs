@@ -60,10 +60,11 @@ impl Server {
     pub fn answer(&self, message: Message, buffer: &mut BlockBuffer) {
         match message {
             Message::Open(open) => {
+                let now = self.begin();
                 let source = self.sources.find(&open.cookie_key);
                 match source.map(|(index, ..)| self.pools.of(index)) {
-                    Ok(Some(queue)) => queue.push(Job::Open(open)),
-                    Ok(None) | Err(_) => self.open(open),
+                    Ok(Some(queue)) => queue.push(Job::Open(open, now)),
+                    Ok(None) | Err(_) => self.work(Job::Open(open, now), buffer),
                 }
             }
             Message::Read(read) => {
@@ -72,9 +73,12 @@ impl Server {
                     warn!(?read, "READ of an unknown object");
                     return;
                 };
-                match self.pools.of(object.source) {
-                    Some(queue) => queue.push(Job::Read(object, read)),
-                    None => self.read(&object, read, buffer),
+                let now = self.begin();
+                let queue = self.pools.of(object.source);
+                let job = Job::Read(object, read, now);
+                match queue {
+                    Some(queue) => queue.push(job),
+                    None => self.work(job, buffer),
                 }
             }
             Message::Close(close) => self.close(close),
@@ -83,10 +87,23 @@ impl Server {
 
     /// Does what a queue has kept.
     pub fn work(&self, job: Job, buffer: &mut BlockBuffer) {
-        match job {
-            Job::Open(open) => self.open(open),
-            Job::Read(object, read) => self.read(&object, read, buffer),
-        }
+        let began = match job {
+            Job::Open(open, began) => {
+                self.open(open);
+                began
+            }
+            Job::Read(object, read, began) => {
+                self.read(&object, read, buffer);
+                began
+            }
+        };
+        self.counters.note_end(began.elapsed());
+    }
+
+    /// Notes that a request has come.
+    fn begin(&self) -> Instant {
+        count(&self.counters.requests_begun, 1);
+        Instant::now()
     }
 
     fn open(&self, open: Open) {

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ use serde::Serialize;
 
 use crate::cli;
 use crate::counters::Snapshot;
+use crate::latency::Latency;
 use crate::rundir;
 
 /// How long the keeper may take to write the file.
@@ -40,6 +42,11 @@ pub struct Report {
     pub worker_pid: Option<u32>,
     /// How long the keeper has run.
     pub uptime_seconds: u64,
+    /// Directory of the cache.
+    pub cache: Option<PathBuf>,
+    /// How long requests took.
+    #[serde(default)]
+    pub latency: Latency,
     /// The counters.
     #[serde(flatten)]
     pub counters: Snapshot,
@@ -52,14 +59,7 @@ pub struct Report {
 /// No keeper has used the run directory, it does not answer within 5 s, or it ended without
 /// writing its counters.
 pub fn run(args: &cli::Stats) -> anyhow::Result<()> {
-    if rundir::is_in_use(&args.run_dir)? {
-        refresh(&args.run_dir)?;
-    }
-    let path = args.run_dir.join(rundir::STATS);
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let report: Report =
-        serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))?;
+    let report = load(&args.run_dir)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -68,6 +68,35 @@ pub fn run(args: &cli::Stats) -> anyhow::Result<()> {
         out.write_all(table(&report).as_bytes())?;
     }
     Ok(())
+}
+
+/// Asks the keeper for its counters, or reads those that one has left behind.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn load(run_dir: &Path) -> anyhow::Result<Report> {
+    if rundir::is_in_use(run_dir)? {
+        refresh(run_dir)?;
+    }
+    let path = run_dir.join(rundir::STATS);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
+}
+
+impl Report {
+    /// Requests that are not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        // The two are not read at the same instant.
+        let Snapshot {
+            requests_begun,
+            requests_ended,
+            ..
+        } = self.counters;
+        requests_begun.saturating_sub(requests_ended)
+    }
 }
 
 fn table(report: &Report) -> String {
@@ -143,20 +172,26 @@ fn is_stats(name: &std::ffi::CStr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_report_is_flat_and_survives_json() {
-        let report = Report {
+    pub(crate) fn report() -> Report {
+        Report {
             keeper_pid: 1,
             worker_pid: None,
             uptime_seconds: 2,
+            cache: Some("/cache".into()),
+            latency: Latency(vec![0, 1]),
             counters: Snapshot {
                 opens: 3,
                 ..Snapshot::default()
             },
-        };
+        }
+    }
+
+    #[test]
+    fn a_report_is_flat_and_survives_json() {
+        let report = report();
         let text = serde_json::to_string(&report).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["opens"], 3);

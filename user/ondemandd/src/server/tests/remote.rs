@@ -272,7 +272,7 @@ fn what_two_readers_miss_is_fetched_once() {
     let server_side = &bench.server;
     thread::scope(|scope| {
         for msg_id in [2, 3] {
-            let job = Job::Read(Arc::clone(&object), read(msg_id, 0, 8192));
+            let job = Job::Read(Arc::clone(&object), read(msg_id, 0, 8192), Instant::now());
             scope.spawn(move || server_side.work(job, &mut BlockBuffer::new(2)));
         }
         let deadline = Instant::now() + SOON;

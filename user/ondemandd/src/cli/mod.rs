@@ -2,6 +2,8 @@
 
 //! The command line.
 
+mod tools;
+
 use std::num::NonZeroU32;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,6 +14,13 @@ use clap::Parser;
 use clap::Subcommand;
 use serde::Deserialize;
 
+pub use self::tools::Doctor;
+pub use self::tools::Generate;
+pub use self::tools::Manifest;
+pub use self::tools::Mount;
+pub use self::tools::Prefetch;
+pub use self::tools::Status;
+pub use self::tools::Umount;
 use crate::limits::LimitArgs;
 use crate::source::names::SourceList;
 
@@ -51,9 +60,30 @@ pub enum Command {
     /// Print the counters of a running keeper, or the last ones of one that has ended.
     Stats(Stats),
 
+    /// Say what is mounted, how much of it the cache holds, and what the daemon does.
+    Status(Status),
+
+    /// Mount an image that the daemon serves.
+    Mount(Mount),
+
+    /// Unmount an image.
+    Umount(Umount),
+
+    /// Read a mounted image, or a list of its files, so that the cache has them.
+    Prefetch(Prefetch),
+
+    /// Look whether this machine can serve images, a line for each thing that it takes.
+    ///
+    /// Exit status: 0 if nothing is missing, 1 otherwise.
+    Doctor(Doctor),
+
     /// Write a manifest of an image: a digest of each chunk, which the daemon holds what it fetches
     /// against.
     Manifest(Manifest),
+
+    /// Write man pages or shell completions, for packages.
+    #[command(hide = true, subcommand)]
+    Generate(Generate),
 
     /// The process that the keeper starts. Not for use by hand.
     #[command(hide = true)]
@@ -209,33 +239,6 @@ impl Worker {
             (None, None) => anyhow::bail!("neither --source nor --sources"),
         }
     }
-}
-
-/// Arguments of `manifest`.
-#[derive(Args, Debug)]
-pub struct Manifest {
-    /// The image. It must be complete, and must not change any more.
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
-
-    /// Bytes a chunk, a power of two from 4096 to 1048576. A reader of one block waits for a whole chunk.
-    #[arg(long, value_name = "BYTES", default_value_t = 65_536, value_parser = chunk)]
-    pub chunk: u32,
-
-    /// Where to write it, instead of beside the image.
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-
-    /// Print JSON rather than a line.
-    #[arg(long)]
-    pub json: bool,
-}
-
-fn chunk(text: &str) -> Result<u32, String> {
-    let bytes = text.parse::<u32>().ok();
-    bytes
-        .filter(|bytes| crate::manifest::is_chunk(*bytes))
-        .ok_or_else(|| "a power of two from 4096 to 1048576".to_owned())
 }
 
 #[cfg(test)]
