@@ -80,6 +80,14 @@ pub fn is_chunk(bytes: u32) -> bool {
     bytes.is_power_of_two() && (SMALLEST_CHUNK..=LARGEST_CHUNK).contains(&bytes)
 }
 
+/// How long the manifest of a blob of this size may be, in bytes.
+#[must_use]
+pub fn longest_of(size: u64) -> u64 {
+    // A line for each of the smallest chunks, and the other lines.
+    let lines = size.div_ceil(u64::from(SMALLEST_CHUNK)).saturating_mul(65);
+    lines.saturating_add(200).min(LONGEST)
+}
+
 /// The digest of one chunk.
 #[must_use]
 pub fn sum(chunk: &[u8]) -> Sum {

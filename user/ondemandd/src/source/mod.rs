@@ -188,7 +188,7 @@ impl Source {
             Err(error) => return Err(failed(error.to_string())),
         };
         let size = text.size();
-        if size > manifest::LONGEST {
+        if size > manifest::longest_of(blob.size()) {
             return Err(failed(format!("{size} bytes are too many")));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];

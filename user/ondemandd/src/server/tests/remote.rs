@@ -159,7 +159,8 @@ fn a_manifest_that_does_not_fit_refuses_the_image() {
     let dir = bench.dir.path().to_owned();
     let at = |name: &str| dir.join(name);
     std::fs::write(at("image"), blob(SIZE)).unwrap();
-    for text in [sums(&blob(SIZE + 1)), "x".into(), String::new()] {
+    let endless = "x".repeat(100_000);
+    for text in [sums(&blob(SIZE + 1)), "x".into(), String::new(), endless] {
         std::fs::write(at("image.manifest"), text).unwrap();
         bench.open(1, 7, b"image");
         assert_eq!(
