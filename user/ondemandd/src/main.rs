@@ -53,9 +53,8 @@ fn main() -> ExitCode {
         Command::Umount(args) => finish(mount::umount(args)),
         Command::Prefetch(args) => finish(prefetch::run(args)),
         Command::Doctor(args) => match doctor::run(args) {
-            Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
-            Err(error) => fail(&error),
+            other => finish(other.map(drop)),
         },
         Command::Generate(what) => finish(generate::run(what)),
         Command::Manifest(args) => finish(manifest::run(args)),
@@ -73,10 +72,14 @@ fn serve(args: &cli::Serve, log: &str) -> anyhow::Result<Outcome> {
     keeper::run(&Settings::new(args)?, log)
 }
 
+/// How a command ends that a person has typed, and not the daemon with its log.
 fn finish(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            eprintln!("ondemandd: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
