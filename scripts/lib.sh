@@ -22,6 +22,10 @@ BINDGEN=$CACHE/tools/bindgen-$BINDGEN_VERSION/bin/bindgen
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_FUZZ=$CACHE/tools/cargo-fuzz-$CARGO_FUZZ_VERSION/bin/cargo-fuzz
 VENV=$CACHE/tools/virtme-ng
+# Servers for tests: Debian's nginx, unpacked and not installed, for it would begin to serve;
+# and a Python that has moto, which speaks S3.
+NGINX=$CACHE/tools/nginx/usr/sbin/nginx
+MOTO=$CACHE/tools/moto
 LLVM_VERSION=19
 
 # How make is called for the kernel and for what is built against it.

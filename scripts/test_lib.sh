@@ -173,9 +173,10 @@ smack_selftests() {
 
 # One of the daemon's own scripts, in a guest of its own.
 daemon_script() {
-    local name
+    local name arguments=("$BIN/ondemandd")
     name=ondemandd-$(basename "$1" .sh)
-    aside "$name" "$name" machine "$name" 600 bash "$1" "$BIN/ondemandd"
+    [[ $name != ondemandd-remote ]] || arguments+=("$NGINX" "$MOTO/bin/python")
+    aside "$name" "$name" machine "$name" 600 bash "$1" "${arguments[@]}"
 }
 
 # A store that goes from one module to the other.

@@ -1,0 +1,239 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Mounts EROFS images from a real nginx and from a real S3 server (moto), and reads every byte
+# while these are killed, stopped, slow, or have another blob than before.  KTAP; exit 4 = skip.
+#
+# To be run as root in a virtual machine with a cachefiles module loaded:
+#
+#   scripts/vm/run -- user/ondemandd/tests/remote.sh ONDEMANDD NGINX PYTHON
+#
+# PYTHON is one that has moto.  It would have caught: a body that is cut short and taken for the
+# whole, a retry that gives up while the server restarts, data of two versions in one image, a
+# slow server that holds up images from elsewhere, a request that waits for ever.
+# shellcheck disable=SC2317 # some functions are called by a trap or by name
+set -euo pipefail
+
+DAEMON=${1:?usage: remote.sh ONDEMANDD NGINX PYTHON}
+NGINX=${2:?usage: remote.sh ONDEMANDD NGINX PYTHON}
+PYTHON=${3:?usage: remote.sh ONDEMANDD NGINX PYTHON}
+WORK=${ONDEMAND_DISK:-/var/tmp}/remote.$$
+RUN=$WORK/run
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
+# Python takes its time in an emulated machine.
+DEADLINE=60
+[[ -x $NGINX ]] || skip "no nginx"
+[[ -x $PYTHON ]] || skip "no Python with moto"
+
+plan 14
+
+KEEPER='' S3='' KILLER=''
+IMAGES=(killed slow gone changed moto)
+finish() {
+    [[ -z $KILLER ]] || kill "$KILLER" 2>/dev/null || true
+    for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image" 2>/dev/null || true; done
+    [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
+    [[ -z $S3 ]] || kill -KILL "$S3" 2>/dev/null || true
+    nginx_stop
+}
+trap finish EXIT
+
+# --- what is served
+
+mkdir -p "$WORK/cache" "$WORK/blobs" "$WORK/web"
+image() {
+    local tree=$WORK/tree-$1 size
+    mkdir -p "$tree" "$WORK/mnt-$1"
+    for size in 0 1 4095 65537 300000 3000001; do
+        head -c "$size" /dev/urandom >"$tree/f$size"
+    done
+    (cd "$tree" && sha256sum ./*) >"$WORK/sums-$1"
+    mkfs.erofs --quiet "$2/$1" "$tree" >"$WORK/mkfs.log" 2>&1 || { cat "$WORK/mkfs.log"; exit 1; }
+    rm -r "$tree"
+}
+for name in killed slow gone changed; do image "$name" "$WORK/web"; done
+image moto "$WORK"
+image here "$WORK/blobs"
+"$DAEMON" manifest "$WORK/web/killed" >"$WORK/manifest.log" 2>&1 || { cat "$WORK/manifest.log"; exit 1; }
+
+cat >"$WORK/nginx.conf" <<CONF
+user root;
+worker_processes 1;
+pid $WORK/nginx.pid;
+error_log $WORK/nginx.log warn;
+events { worker_connections 64; }
+http {
+    access_log off;
+    client_body_temp_path $WORK/tmp; proxy_temp_path $WORK/tmp; fastcgi_temp_path $WORK/tmp;
+    uwsgi_temp_path $WORK/tmp; scgi_temp_path $WORK/tmp;
+    server {
+        listen 127.0.0.1:8080;
+        root $WORK/web;
+        location = /slow { limit_rate 100k; }
+        location = /killed { limit_rate 2m; }
+    }
+}
+CONF
+nginx_start() { "$NGINX" -c "$WORK/nginx.conf" -e "$WORK/nginx.log" 2>>"$WORK/nginx.out"; }
+# All of nginx, at once: what it was sending is cut short.
+nginx_stop() { pkill -KILL -f "$WORK/nginx.conf|nginx: worker process" || true; }
+listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+ip link set lo up
+nginx_start
+"$PYTHON" -m moto.server -H 127.0.0.1 -p 5000 >"$WORK/moto.log" 2>&1 &
+S3=$!
+
+rc=0
+within listening 8080 || { rc=1; sed 's/^/# /' "$WORK/nginx.log"; }
+result "$rc" "nginx serves"
+rc=0
+within listening 5000 || rc=1
+"$PYTHON" - "$WORK/moto" <<'PUT' || { rc=1; tail -n 20 "$WORK/moto.log" | sed 's/^/# /'; }
+import sys, urllib.request
+def put(path, data):
+    request = urllib.request.Request("http://127.0.0.1:5000" + path, data=data, method="PUT",
+                                     headers={"Content-Type": "application/octet-stream"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.status == 200, answer.status
+put("/images", b"")
+with open(sys.argv[1], "rb") as image:
+    put("/images/some/where/moto", image.read())
+PUT
+result "$rc" "the S3 server has the image"
+
+# --- the daemon
+
+cat >"$WORK/ondemandd.toml" <<CONF
+cache = "$WORK/cache"
+source = "$WORK/blobs"
+run-dir = "$RUN"
+threads = 2
+fetch = 262144
+
+[sources.web]
+kind = "http"
+url = "http://127.0.0.1:8080"
+[sources.web.requests]
+try-ms = 5000
+total-ms = 20000
+retries = 20
+
+[sources.bucket]
+kind = "s3"
+bucket = "images"
+endpoint = "http://127.0.0.1:5000"
+prefix = "some/where"
+access-key-id = { env = "TEST_KEY" }
+secret-access-key = { env = "TEST_KEY" }
+[sources.bucket.requests]
+try-ms = 5000
+total-ms = 30000
+retries = 20
+CONF
+TEST_KEY=opensesame "$DAEMON" serve --config "$WORK/ondemandd.toml" 2>"$WORK/log" &
+KEEPER=$!
+rc=0; within test -s "$RUN/worker.pid" || { rc=1; last_words; }
+result "$rc" "the daemon serves three sources"
+((rc == 0)) || { echo "Bail out! no daemon"; exit 1; }
+
+mounts() { timeout "$DEADLINE" "$DAEMON" mount "$1" "$WORK/mnt-${1##*/}"; }
+# reads IMAGE: reads everything, and compares; nothing comes from the page cache.
+reads() {
+    echo 3 >/proc/sys/vm/drop_caches
+    (cd "$WORK/mnt-$1" && timeout $((3 * DEADLINE)) sha256sum --quiet -c "$WORK/sums-$1")
+}
+# block IMAGE: the largest file's last bytes, or an error.
+block() { timeout "$DEADLINE" tail -c 100 "$WORK/mnt-$1/f3000001" >/dev/null 2>"$WORK/tail.log"; }
+
+rc=0
+for image in web/killed web/slow web/gone web/changed bucket/moto here; do mounts "$image" || rc=1; done
+result "$rc" "images of nginx, S3 and a directory are mounted"
+
+# --- a server that dies, again and again
+
+# Ends by itself, for it must not be cut short between stop and start.
+kills() {
+    until [[ -e $WORK/enough ]]; do
+        sleep 0.3
+        nginx_stop
+        echo killed >>"$WORK/kills"
+        nginx_start || true
+    done
+    nginx_stop
+    nginx_start
+}
+: >"$WORK/kills"
+kills &
+KILLER=$!
+rc=0; reads killed || rc=1
+: >"$WORK/enough"
+wait "$KILLER" || rc=1
+KILLER=''
+within listening 8080 || rc=1
+echo "# nginx killed $(wc -l <"$WORK/kills") times"
+(($(wc -l <"$WORK/kills") >= 3)) || rc=1
+result "$rc" "every byte is right while nginx is killed, with a manifest"
+
+# --- one that is slow
+
+reads slow >"$WORK/slow.log" 2>&1 &
+slow=$!
+rc=0; reads here || rc=1
+kill -0 "$slow" 2>/dev/null || { rc=1; echo "# the slow reader was not slow"; }
+result "$rc" "a slow server holds up nobody else"
+rc=0; wait "$slow" || { rc=1; sed 's/^/# /' "$WORK/slow.log"; }
+result "$rc" "what came slowly is right"
+
+# --- one that has another blob
+
+head -c "$(stat -c %s "$WORK/web/changed")" /dev/urandom >"$WORK/web/changed.new"
+touch -d '2001-01-01' "$WORK/web/changed.new"
+mv "$WORK/web/changed.new" "$WORK/web/changed"
+rc=0; ! block changed || rc=1
+grep -q 'Input/output error' "$WORK/tail.log" || { rc=1; sed 's/^/# /' "$WORK/tail.log"; }
+result "$rc" "another blob of the same size is not mixed into a mounted image"
+
+# --- one that is gone
+
+rc=0; reads slow || rc=1
+nginx_stop
+start=$SECONDS
+! block gone || rc=1
+grep -q 'Input/output error' "$WORK/tail.log" || { rc=1; sed 's/^/# /' "$WORK/tail.log"; }
+echo "# an error after $((SECONDS - start)) s"
+((SECONDS - start <= 2 * 20 + 15)) || rc=1
+result "$rc" "without a server there is an error in time"
+rc=0; reads slow || rc=1
+result "$rc" "and what is cached is read all the same"
+nginx_start
+rc=0; within listening 8080 && reads gone || rc=1
+result "$rc" "once it is back all is read"
+
+# --- S3
+
+kill -STOP "$S3"
+reads moto >"$WORK/moto.sums" 2>&1 &
+reader=$!
+# Held up for longer than one try (time itself is what is waited for); the worker dies meanwhile.
+sleep 6
+kill -KILL "$(cat "$RUN/worker.pid")"
+kill -CONT "$S3"
+rc=0; wait "$reader" || { rc=1; sed 's/^/# /' "$WORK/moto.sums"; }
+result "$rc" "every byte of S3 is right, though server and worker were held up"
+
+rc=0
+! grep -rq opensesame "$WORK/log" "$RUN" || rc=1
+(($(field worker_starts) == 2 && $(field kernel_errors) == 0)) || rc=1
+result "$rc" "no secret is in the log, and one worker was replaced"
+
+for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image"; done
+kill -TERM "$KEEPER"
+rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
+wait "$KEEPER" || rc=$?
+KEEPER=''
+result "$rc" "an orderly end"
+
+((failed == 0)) || last_words
+exit "$failed"
