@@ -23,6 +23,7 @@ use crate::config::source::SourceConfig;
 use crate::config::source::Verify;
 use crate::handover::Channel;
 use crate::handover::HandoverError;
+use crate::logging::LogFormat;
 
 /// This very program, whatever has become of its file.
 const SELF: &str = "/proc/self/exe";
@@ -42,7 +43,7 @@ impl Launcher {
     pub(crate) fn new(settings: &Settings, log: &str) -> anyhow::Result<Self> {
         // Find out now, not in a worker: a wrong source would look like a crash.
         let sources = settings.sources.prepared()?;
-        // One directory is told as it always was, so that an older version understands it.
+        // What is as it always was is told as it always was, so that an older version understands it.
         let (word, value) = match (&sources.default, sources.named.as_slice()) {
             (Some(SourceConfig::Directory(directory)), [])
                 if directory.verify == Verify::default() =>
@@ -51,19 +52,16 @@ impl Launcher {
             }
             _ => ("--sources", serde_json::to_string(&sources)?.into()),
         };
-        let words: [OsString; 7] = [
-            "--log".into(),
-            log.into(),
-            "worker".into(),
-            word.into(),
-            value,
-            "--threads".into(),
-            settings.threads.to_string().into(),
-        ];
+        let mut args: Vec<OsString> = vec!["--log".into(), log.into()];
+        if settings.log_format == LogFormat::Json {
+            args.extend(["--log-format".into(), "json".into()]);
+        }
+        args.extend(["worker".into(), word.into(), value, "--threads".into()]);
+        args.push(settings.threads.to_string().into());
         Ok(Launcher {
             program: std::env::current_exe().ok(),
             use_self: false,
-            args: words.into(),
+            args,
         })
     }
 
@@ -189,5 +187,40 @@ impl Child {
         self.process
             .try_wait()
             .context("cannot wait for the worker")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::cli::Command as CliCommand;
+
+    /// The words that a worker gets from a keeper with these flags.
+    fn words(flags: &[&str]) -> Vec<String> {
+        let line = ["ondemandd", "serve", "--cache=/c", "--source=/"];
+        let cli = Cli::try_parse_from(line.iter().chain(flags)).unwrap();
+        let CliCommand::Serve(args) = &cli.command else {
+            panic!("{cli:?}");
+        };
+        let settings = Settings::new(args, cli.log_format).unwrap();
+        let launcher = Launcher::new(&settings, "debug").unwrap();
+        let words = launcher.args.into_iter();
+        words.map(|word| word.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_worker_understands_its_keeper() {
+        let plain = words(&["--threads=3"]);
+        let known_for_long = "--log debug worker --source / --threads 3";
+        assert_eq!(plain.join(" "), known_for_long);
+
+        let json = words(&["--log-format=json"]);
+        let line = ["ondemandd".to_owned()].into_iter().chain(json);
+        let cli = Cli::try_parse_from(line).unwrap();
+        assert_eq!(cli.log_format, Some(LogFormat::Json));
+        assert!(matches!(cli.command, CliCommand::Worker(_)), "{cli:?}");
     }
 }

@@ -6,7 +6,6 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ondemandd::cli;
 use ondemandd::cli::Cli;
 use ondemandd::cli::Command;
 use ondemandd::config::settings::Settings;
@@ -26,27 +25,25 @@ use tracing::info;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // The daemon's configuration may say what the log looks like.
+    let settings = match &cli.command {
+        Command::Serve(args) => Some(Settings::new(args, cli.log_format)),
+        _ => None,
+    };
+    let format = match &settings {
+        Some(Ok(settings)) => settings.log_format,
+        _ => cli.log_format.unwrap_or_default(),
+    };
     let colours = std::io::stderr().is_terminal();
-    if let Err(error) = logging::start(&cli.log, std::io::stderr, colours) {
+    if let Err(error) = logging::start(&cli.log, format, std::io::stderr, colours) {
         eprintln!("ondemandd: {error:#}");
         return ExitCode::FAILURE;
     }
+    if let Some(settings) = settings {
+        return serve(settings, &cli.log);
+    }
     match &cli.command {
-        Command::Serve(args) => match serve(args, &cli.log) {
-            Ok(Outcome::Stopped) => {
-                info!("keeper ends");
-                ExitCode::SUCCESS
-            }
-            Ok(Outcome::Stuck) => {
-                error!("the worker does not end; the cache lives until it does");
-                ExitCode::FAILURE
-            }
-            Ok(Outcome::CacheDead) => {
-                error!("the cache is dead; the kernel's log says why");
-                ExitCode::from(worker::EXIT_CACHE_DEAD)
-            }
-            Err(error) => fail(&error),
-        },
+        Command::Serve(_) => unreachable!("it has gone on above"),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Status(args) => finish(status::run(args)),
         Command::Mount(args) => finish(mount::mount(args)),
@@ -68,8 +65,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(args: &cli::Serve, log: &str) -> anyhow::Result<Outcome> {
-    keeper::run(&Settings::new(args)?, log)
+fn serve(settings: anyhow::Result<Settings>, log: &str) -> ExitCode {
+    match settings.and_then(|settings| keeper::run(&settings, log)) {
+        Ok(Outcome::Stopped) => {
+            info!("keeper ends");
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Stuck) => {
+            error!("the worker does not end; the cache lives until it does");
+            ExitCode::FAILURE
+        }
+        Ok(Outcome::CacheDead) => {
+            error!("the cache is dead; the kernel's log says why");
+            ExitCode::from(worker::EXIT_CACHE_DEAD)
+        }
+        Err(error) => fail(&error),
+    }
 }
 
 /// How a command ends that a person has typed, and not the daemon with its log.

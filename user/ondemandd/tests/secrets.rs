@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! No secret is logged, at whatever level, by whatever crate; it would have caught the one that logs S3 keys. The one test of this process, since it takes
-//! the log of all of it.
+//! No secret is logged, at whatever level, by whatever crate; it would have caught the one that logs S3 keys. The
+//! one test of this process, since it takes the log of all of it.
 
 #[path = "support/hostile.rs"]
 #[expect(dead_code, unreachable_pub, reason = "other tests use the rest")]
@@ -46,7 +46,8 @@ impl Log {
 fn no_secret_is_logged() {
     let log = Log::default();
     let writer = log.clone();
-    logging::start("trace", move || writer.clone(), false).unwrap();
+    let format = logging::LogFormat::Human;
+    logging::start("trace", format, move || writer.clone(), false).unwrap();
 
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("secret");

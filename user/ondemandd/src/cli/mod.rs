@@ -22,6 +22,7 @@ pub use self::tools::Prefetch;
 pub use self::tools::Status;
 pub use self::tools::Umount;
 use crate::limits::LimitArgs;
+use crate::logging::LogFormat;
 use crate::source::names::SourceList;
 
 /// Where pid files and statistics are by default.
@@ -39,6 +40,10 @@ pub struct Cli {
     /// ("info,ondemandd::server=debug").
     #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
     pub log: String,
+
+    /// What a line of the log looks like: text for people, or a JSON object [default: human].
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 
     /// What to do.
     #[command(subcommand)]

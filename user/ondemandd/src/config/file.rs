@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::source::SourceConfig;
 use crate::cli::FillWay;
 use crate::limits::LimitArgs;
+use crate::logging::LogFormat;
 
 /// What the file says. All of it may be missing. Paths that are not absolute begin where the daemon was
 /// started, as they do on the command line.
@@ -41,6 +42,8 @@ pub struct ConfigFile {
     pub fill: Option<FillWay>,
     /// `--threads`
     pub threads: Option<NonZeroUsize>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
     /// `--run-dir`
     pub run_dir: Option<PathBuf>,
     /// `--brun` and the like, in percent.

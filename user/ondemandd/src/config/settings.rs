@@ -16,6 +16,7 @@ use crate::cli::FillWay;
 use crate::cli::Serve;
 use crate::cli::DEFAULT_RUN_DIR;
 use crate::limits::Limits;
+use crate::logging::LogFormat;
 use crate::source::names::SourceList;
 
 /// Threads that answer the kernel, unless something else is said.
@@ -44,6 +45,8 @@ pub struct Settings {
     pub take_over: bool,
     /// Threads that answer the kernel.
     pub threads: NonZeroUsize,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// Where pid files and counters are.
     pub run_dir: PathBuf,
     /// How full the cache may become.
@@ -51,20 +54,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What flags and, if they name one, a file say.
+    /// What flags and, if they name one, a file say. `log_format` is the flag of that name, which belongs to
+    /// all commands.
     ///
     /// # Errors
     ///
     /// The file cannot be used; something is missing, out of its range, or contradicts something else.
-    pub fn new(args: &Serve) -> anyhow::Result<Self> {
+    pub fn new(args: &Serve, log_format: Option<LogFormat>) -> anyhow::Result<Self> {
         let file = match &args.config {
             Some(path) => ConfigFile::load(path)?,
             None => ConfigFile::default(),
         };
-        Self::resolve(args, file)
+        Self::resolve(args, log_format, file)
     }
 
-    fn resolve(args: &Serve, file: ConfigFile) -> anyhow::Result<Self> {
+    fn resolve(
+        args: &Serve,
+        log_format: Option<LogFormat>,
+        file: ConfigFile,
+    ) -> anyhow::Result<Self> {
         let sources = sources_of(args, &file)?;
         sources.check()?;
         let cache = args.cache.clone().or(file.cache);
@@ -81,6 +89,7 @@ impl Settings {
             fill: args.fill.or(file.fill).unwrap_or(FillWay::Direct),
             take_over: args.take_over,
             threads: args.threads.or(file.threads).unwrap_or(DEFAULT_THREADS),
+            log_format: log_format.or(file.log_format).unwrap_or_default(),
             run_dir: run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
             limits: args.limits.or(&file.limits),
         };
@@ -136,10 +145,11 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../ondemandd.toml");
 
-    fn args(flags: &[&str]) -> Serve {
+    fn args(flags: &[&str]) -> (Serve, Option<LogFormat>) {
         let line = ["ondemandd", "serve", "--config=c"].iter().chain(flags);
-        match Cli::try_parse_from(line).unwrap().command {
-            Command::Serve(args) => args,
+        let cli = Cli::try_parse_from(line).unwrap();
+        match cli.command {
+            Command::Serve(args) => (args, cli.log_format),
             other => panic!("{other:?}"),
         }
     }
@@ -147,7 +157,8 @@ mod tests {
     fn settings(flags: &[&str], file: &str) -> anyhow::Result<Settings> {
         let file =
             ConfigFile::parse(file).map_err(|(line, error)| anyhow::anyhow!("{line}: {error}"))?;
-        Settings::resolve(&args(flags), file)
+        let (args, log_format) = args(flags);
+        Settings::resolve(&args, log_format, file)
     }
 
     #[test]
@@ -170,6 +181,7 @@ mod tests {
             "batch",
             "fill",
             "threads",
+            "log-format",
             "run-dir",
             "brun",
             "bcull",
@@ -236,15 +248,18 @@ mod tests {
     #[test]
     fn flags_come_before_the_file() {
         let file = "cache = '/a'\nsource = '/b'\nthreads = 7\nfetch = 4096\nlimits.brun = 50\n\
-                    fill = 'buffered'\n";
+                    fill = 'buffered'\nlog-format = 'json'\n";
         let from_file = settings(&[], file).unwrap();
         assert_eq!((from_file.threads.get(), from_file.fetch), (7, 4096));
         assert_eq!(from_file.fill, FillWay::Buffered);
+        assert_eq!(from_file.log_format, LogFormat::Json);
         assert_eq!((from_file.limits.brun, from_file.limits.bcull), (50, 5));
         let both = settings(&["--threads=9", "--source=/s", "--brun=60"], file).unwrap();
         assert_eq!((both.threads.get(), both.fetch), (9, 4096));
         assert_eq!(both.sources, SourceList::directory("/s".as_ref()));
         assert_eq!(both.limits.brun, 60);
+        let human = settings(&["--log-format=human"], file).unwrap();
+        assert_eq!(human.log_format, LogFormat::Human);
     }
 
     #[test]
