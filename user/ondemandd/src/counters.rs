@@ -35,18 +35,18 @@ const SEEN_PROBES: usize = 64;
 
 /// Declares the numbers once, for the shared memory and for [`Snapshot`].
 macro_rules! numbers {
-    ($($(#[$doc:meta])+ $name:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The shared numbers; all count from the keeper's start.
         #[derive(Debug)]
         #[repr(C)]
         pub struct Numbers {
-            $($(#[$doc])+ pub $name: AtomicU64,)+
+            $($(#[doc = $doc])+ pub $name: AtomicU64,)+
         }
 
         /// What the numbers were at one moment.
         #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
         pub struct Snapshot {
-            $($(#[$doc])+ pub $name: u64,)+
+            $($(#[doc = $doc])+ pub $name: u64,)+
         }
 
         impl Numbers {
@@ -58,10 +58,10 @@ macro_rules! numbers {
         }
 
         impl Snapshot {
-            /// Names and values, in order.
+            /// Names, what they mean in one line, and values, in order.
             #[must_use]
-            pub fn rows(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name),)+]
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)+]
             }
         }
     };
@@ -106,10 +106,14 @@ numbers! {
     culled_objects,
     /// The space that these took on disk, in bytes.
     culled_bytes,
+    /// Requests to remote sources that had failed and were sent once more.
+    retries,
     /// OPENs and READs that were read from the device.
     requests_begun,
     /// Those among them that nobody works on any more: they were answered, or their worker died.
     requests_ended,
+    /// The time that requests took from their delivery to their answer, of all together, in microseconds.
+    request_micros,
 }
 
 impl Snapshot {
@@ -196,6 +200,8 @@ impl Counters {
     /// Notes that a request was answered.
     pub fn note_end(&self, took: Duration) {
         count(&self.requests_ended, 1);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        count(&self.request_micros, micros);
         self.latency().note(took);
     }
 
@@ -319,6 +325,9 @@ mod tests {
         let snapshot = counters.snapshot();
         let text = serde_json::to_string(&snapshot).unwrap();
         assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
-        assert!(snapshot.rows().contains(&("bytes", u64::MAX)));
+        assert!(snapshot
+            .rows()
+            .iter()
+            .any(|(name, _, value)| (*name, *value) == ("bytes", u64::MAX)));
     }
 }

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -34,10 +35,11 @@ use crate::config::settings::Settings;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
+use crate::metrics::server::MetricsServer;
+use crate::report::Reporter;
 use crate::rundir;
 use crate::rundir::RunDir;
 use crate::signals::Signals;
-use crate::stats::Report;
 use crate::takeover::Action;
 use crate::takeover::Event;
 use crate::takeover::Outcome;
@@ -46,13 +48,11 @@ use crate::worker::EXIT_CACHE_DEAD;
 
 struct Keeper {
     device: Device,
-    /// Where the cache is.
-    dir: PathBuf,
-    counters: Counters,
+    counters: Arc<Counters>,
+    reporter: Arc<Reporter>,
     run_dir: RunDir,
     signals: Signals,
     launcher: Launcher,
-    started: Instant,
     takeover: Takeover,
     /// The worker that runs, if one does.
     worker: Option<Child>,
@@ -72,22 +72,27 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     // Signals from now on end the keeper in good order.
     let signals = Signals::install()?;
     let launcher = Launcher::new(settings, log)?;
-    let counters = Counters::create()?;
+    let counters = Arc::new(Counters::create()?);
+    let metrics = settings.metrics.as_ref().map(MetricsServer::bind);
+    let metrics = metrics.transpose()?;
     let (device, dir) = if settings.take_over {
         take_over(settings)?
     } else {
         bind(settings)?
     };
     cull::start(&device, &dir, settings.limits, &counters)?;
+    let reporter = Arc::new(Reporter::new(dir, Arc::clone(&counters)));
+    if let Some(metrics) = metrics {
+        metrics.start(Arc::clone(&reporter))?;
+    }
     let (takeover, first) = Takeover::begin(settings.take_over);
     let mut keeper = Keeper {
         device,
-        dir,
         counters,
+        reporter,
         run_dir,
         signals,
         launcher,
-        started: Instant::now(),
         takeover,
         worker: None,
         announced: false,
@@ -195,6 +200,7 @@ impl Keeper {
             Ok(child) => {
                 count(&self.counters.worker_starts, 1);
                 debug!(pid = child.pid(), restore, "worker started");
+                self.reporter.set_worker(Some(child.pid()));
                 self.worker = Some(child);
                 Event::Started
             }
@@ -298,6 +304,7 @@ impl Keeper {
         };
         let served = self.counters.snapshot().served() != worker.served_before();
         self.counters.note_death();
+        self.reporter.set_worker(None);
         self.launcher.note_end(worker.was_ready());
         warn!(pid = worker.pid(), %status, served, "worker ended");
         log_failure(self.run_dir.remove(rundir::WORKER_PID));
@@ -308,14 +315,7 @@ impl Keeper {
     }
 
     fn report(&self) -> anyhow::Result<()> {
-        let report = Report {
-            keeper_pid: std::process::id(),
-            worker_pid: self.worker.as_ref().map(Child::pid),
-            uptime_seconds: self.started.elapsed().as_secs(),
-            cache: Some(self.dir.clone()),
-            latency: self.counters.latency().snapshot(),
-            counters: self.counters.snapshot(),
-        };
+        let report = self.reporter.report();
         let text = serde_json::to_string_pretty(&report).context("statistics")?;
         self.run_dir.write(rundir::STATS, &(text + "\n"))
     }

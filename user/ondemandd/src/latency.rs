@@ -14,6 +14,14 @@ use serde::Serialize;
 /// what took longer, which is half a minute.
 pub const BUCKETS: usize = 26;
 
+/// What a request in a bucket took no longer than; `None` for the last bucket, which has no bound.
+#[must_use]
+pub fn upper_bound(bucket: usize) -> Option<Duration> {
+    let shift = u32::try_from(bucket).ok()?;
+    let is_bounded = bucket < BUCKETS - 1;
+    is_bounded.then(|| Duration::from_micros(1 << shift))
+}
+
 /// The histogram, shared. All zero is empty.
 #[derive(Debug)]
 #[repr(C)]

@@ -38,6 +38,8 @@
 //! | [`block`] | memory for direct I/O |
 //! | [`counters`] | numbers in memory that outlives the worker |
 //! | [`rundir`] | pid files and `stats.json` |
+//! | [`report`] | all numbers in one place |
+//! | [`metrics`] | the same for Prometheus |
 //! | [`stats`] | `ondemandd stats` |
 //! | [`latency`] | how long requests take |
 //! | [`status`] | `ondemandd status` |
@@ -62,12 +64,14 @@ pub mod latency;
 pub mod limits;
 pub mod logging;
 pub mod manifest;
+pub mod metrics;
 pub mod mount;
 pub mod mounted;
 pub mod objects;
 pub mod patience;
 pub mod pool;
 pub mod prefetch;
+pub mod report;
 pub mod rundir;
 pub mod server;
 mod signals;

@@ -49,7 +49,7 @@ pub struct Server {
     /// What is open.
     pub objects: Objects,
     /// What is counted.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// What is waited for when the cache is full.
     pub patience: Patience,
 }

@@ -7,7 +7,6 @@ use std::io::Write;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,35 +21,13 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::Signal;
-use serde::Deserialize;
-use serde::Serialize;
 
 use crate::cli;
-use crate::counters::Snapshot;
-use crate::latency::Latency;
+use crate::report::Report;
 use crate::rundir;
 
 /// How long the keeper may take to write the file.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// What `stats.json` holds.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Report {
-    /// The keeper.
-    pub keeper_pid: u32,
-    /// The worker that serves, if one does.
-    pub worker_pid: Option<u32>,
-    /// How long the keeper has run.
-    pub uptime_seconds: u64,
-    /// Directory of the cache.
-    pub cache: Option<PathBuf>,
-    /// How long requests took.
-    #[serde(default)]
-    pub latency: Latency,
-    /// The counters.
-    #[serde(flatten)]
-    pub counters: Snapshot,
-}
 
 /// Prints the counters of a keeper that runs or has run.
 ///
@@ -85,20 +62,6 @@ pub fn load(run_dir: &Path) -> anyhow::Result<Report> {
     serde_json::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
 }
 
-impl Report {
-    /// Requests that are not answered yet.
-    #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        // The two are not read at the same instant.
-        let Snapshot {
-            requests_begun,
-            requests_ended,
-            ..
-        } = self.counters;
-        requests_begun.saturating_sub(requests_ended)
-    }
-}
-
 fn table(report: &Report) -> String {
     let worker = report
         .worker_pid
@@ -109,7 +72,7 @@ fn table(report: &Report) -> String {
         ("uptime, s", report.uptime_seconds.to_string()),
     ];
     let numbers = report.counters.rows().into_iter();
-    rows.extend(numbers.map(|(name, value)| (name, value.to_string())));
+    rows.extend(numbers.map(|(name, _, value)| (name, value.to_string())));
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter()
         .map(|(name, value)| format!("{:<width$} {value:>20}\n", name.replace('_', " ")))
@@ -172,30 +135,12 @@ fn is_stats(name: &std::ffi::CStr) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
-    pub(crate) fn report() -> Report {
-        Report {
-            keeper_pid: 1,
-            worker_pid: None,
-            uptime_seconds: 2,
-            cache: Some("/cache".into()),
-            latency: Latency(vec![0, 1]),
-            counters: Snapshot {
-                opens: 3,
-                ..Snapshot::default()
-            },
-        }
-    }
-
     #[test]
-    fn a_report_is_flat_and_survives_json() {
-        let report = report();
-        let text = serde_json::to_string(&report).unwrap();
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(value["opens"], 3);
-        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    fn a_table_has_a_line_for_each_number() {
+        let report = crate::report::tests::report();
         let table = table(&report);
         assert!(table.contains("worker starts"), "{table}");
         let width = "fills without space".len() + 1 + 20;

@@ -17,8 +17,8 @@ use serde::Serialize;
 use crate::cli;
 use crate::mounted;
 use crate::mounted::Mounted;
+use crate::report::Report;
 use crate::stats;
-use crate::stats::Report;
 
 /// Width of a bar.
 const BAR: u64 = 20;
@@ -165,7 +165,7 @@ fn daemon(text: &mut String, report: &Report) -> std::fmt::Result {
         None => writeln!(text, "daemon has no worker: keeper {}", report.keeper_pid)?,
     }
     let in_flight = report.in_flight();
-    let restarts = counters.worker_starts.saturating_sub(1);
+    let restarts = report.worker_restarts();
     writeln!(
         text,
         "requests in flight: {in_flight}; worker restarts: {restarts}"
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_daemon_is_told_in_a_few_lines() {
-        let mut report = stats::tests::report();
+        let mut report = crate::report::tests::report();
         report.counters.requests_begun = 5;
         report.counters.requests_ended = 3;
         report.counters.worker_starts = 2;

@@ -12,6 +12,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -102,16 +103,17 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
     let _ = rustix::thread::set_name(c"ondemandd");
     raise_descriptor_limit();
     let channel = channel_from_stdin()?;
-    let sources = Sources::open(&args.sources()?)?;
     let handover = channel
         .receive_device(READY_WITHIN)
         .context("got no device from the keeper")?;
+    let counters = Arc::new(Counters::from_owned_fd(handover.counters)?);
+    let sources = Sources::open(&args.sources()?, &counters)?;
     let server = Server {
         device: Device::from_owned_fd(handover.device)?,
         pools: Pools::new(&sources),
         sources,
         objects: Objects::default(),
-        counters: Counters::from_owned_fd(handover.counters)?,
+        counters,
         patience: Patience::default(),
     };
     let epoll = watch(&server.device).context("epoll")?;

@@ -7,12 +7,14 @@
 mod hostile;
 
 use std::io::Write;
+use std::sync::Arc;
 
 use hostile::blob;
 use hostile::head;
 use hostile::well;
 use hostile::Hostile;
 use ondemandd::config::source::SourceConfig;
+use ondemandd::counters::Counters;
 use ondemandd::source::names::SourceList;
 use ondemandd::source::names::Sources;
 use ondemandd::source::LookupError;
@@ -31,7 +33,7 @@ fn sources(server: &Hostile, more: &str) -> Sources {
         default: Some(config),
         named: Vec::new(),
     };
-    Sources::open(&list).unwrap()
+    Sources::open(&list, &Arc::new(Counters::create().unwrap())).unwrap()
 }
 
 fn good() -> Hostile {
@@ -92,7 +94,10 @@ fn a_key_that_is_not_there_is_named() {
         default: Some(toml::from_str(&config).unwrap()),
         named: Vec::new(),
     };
-    let error = format!("{:#}", Sources::open(&list).unwrap_err());
+    let error = format!(
+        "{:#}",
+        Sources::open(&list, &Arc::new(Counters::create().unwrap())).unwrap_err()
+    );
     assert!(error.contains("ONDEMANDD_TEST_NONE"), "{error}");
     assert_eq!(server.asked().len(), 0);
 }

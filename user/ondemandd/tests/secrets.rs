@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use hostile::Hostile;
 use ondemandd::config::secret::SecretPlace;
 use ondemandd::config::source::SourceConfig;
+use ondemandd::counters::Counters;
 use ondemandd::logging;
 use ondemandd::source::names::SourceList;
 use ondemandd::source::names::Sources;
@@ -81,7 +82,7 @@ fn no_secret_is_logged() {
             default: Some(serde_json::from_str::<SourceConfig>(&json).unwrap()),
             named: Vec::new(),
         };
-        let sources = Sources::open(&list).unwrap();
+        let sources = Sources::open(&list, &Arc::new(Counters::create().unwrap())).unwrap();
         let (_, source, key) = sources.find(b"image").unwrap();
         let blob = source.lookup(key).unwrap();
         let error = blob.read_at(&mut [0; 4096], 0).unwrap_err();

@@ -43,14 +43,20 @@ fn assert_gave_up(output: &Output, reason: &str) {
     assert!(log.contains(reason), "{log}");
 }
 
-#[test]
-fn a_wrong_device_is_refused() {
-    let (child, channel) = start("/");
+/// Sends what is no device, and counters, which are returned.
+fn send_null(channel: &Channel) -> Counters {
     let null = std::fs::File::open("/dev/null").unwrap();
     let counters = Counters::create().unwrap();
     channel
         .send_device(null.as_fd(), counters.as_fd(), true)
         .unwrap();
+    counters
+}
+
+#[test]
+fn a_wrong_device_is_refused() {
+    let (child, channel) = start("/");
+    let counters = send_null(&channel);
     assert_gave_up(&end_of(child, &channel), "no misc device");
     assert_eq!(counters.snapshot().restores, 0);
 }
@@ -58,6 +64,7 @@ fn a_wrong_device_is_refused() {
 #[test]
 fn a_missing_source_is_named() {
     let (child, channel) = start("/nonexistent");
+    let _counters = send_null(&channel);
     assert_gave_up(&end_of(child, &channel), "/nonexistent");
 }
 

@@ -23,6 +23,7 @@ pub use self::tools::Status;
 pub use self::tools::Umount;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
+use crate::metrics::address::MetricsAddress;
 use crate::source::names::SourceList;
 
 /// Where pid files and statistics are by default.
@@ -162,6 +163,11 @@ pub struct Serve {
     /// Threads that answer the kernel: as many reads of directories can be under way at once [default: 4].
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+
+    /// Serve metrics for Prometheus there, at the path /metrics: an address of the loopback interface and a
+    /// port (127.0.0.1:9464), or the absolute path of a Unix socket. Off unless it is said.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<MetricsAddress>,
 
     /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing
     /// [default: /run/ondemandd].

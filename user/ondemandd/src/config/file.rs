@@ -16,6 +16,7 @@ use super::source::SourceConfig;
 use crate::cli::FillWay;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
+use crate::metrics::address::MetricsAddress;
 
 /// What the file says. All of it may be missing. Paths that are not absolute begin where the daemon was
 /// started, as they do on the command line.
@@ -44,6 +45,8 @@ pub struct ConfigFile {
     pub threads: Option<NonZeroUsize>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
+    /// `--metrics`
+    pub metrics: Option<MetricsAddress>,
     /// `--run-dir`
     pub run_dir: Option<PathBuf>,
     /// `--brun` and the like, in percent.
@@ -92,6 +95,7 @@ mod tests {
         assert!(message.contains("thread"), "{message}");
         assert_eq!(bad("threads = 0").0, 1);
         assert_eq!(bad("fill = 'slow'").0, 1);
+        assert_eq!(bad("\nmetrics = '0.0.0.0:9464'").0, 2);
         assert_eq!(bad("[limits]\nbruns = 3").0, 2);
         for text in [
             "[sources.web]\nkind = 'http'\nurl = 'http://h'\npassword = 'hush'\n",

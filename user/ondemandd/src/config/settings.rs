@@ -17,6 +17,7 @@ use crate::cli::Serve;
 use crate::cli::DEFAULT_RUN_DIR;
 use crate::limits::Limits;
 use crate::logging::LogFormat;
+use crate::metrics::address::MetricsAddress;
 use crate::source::names::SourceList;
 
 /// Threads that answer the kernel, unless something else is said.
@@ -47,6 +48,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// What a line of the log looks like.
     pub log_format: LogFormat,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<MetricsAddress>,
     /// Where pid files and counters are.
     pub run_dir: PathBuf,
     /// How full the cache may become.
@@ -90,6 +93,7 @@ impl Settings {
             take_over: args.take_over,
             threads: args.threads.or(file.threads).unwrap_or(DEFAULT_THREADS),
             log_format: log_format.or(file.log_format).unwrap_or_default(),
+            metrics: args.metrics.clone().or(file.metrics),
             run_dir: run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
             limits: args.limits.or(&file.limits),
         };
@@ -182,6 +186,7 @@ mod tests {
             "fill",
             "threads",
             "log-format",
+            "metrics",
             "run-dir",
             "brun",
             "bcull",

@@ -34,14 +34,16 @@ impl Bench {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
                 .unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let sources = Sources::open(&SourceList::directory(dir.path())).unwrap();
+        let counters = Arc::new(Counters::create().unwrap());
+        let list = SourceList::directory(dir.path());
+        let sources = Sources::open(&list, &counters).unwrap();
         let server = Server {
             // SAFETY: The bench sends OPENs only with descriptors that it gave up.
             device: unsafe { Device::from_owned_fd_unchecked(device) },
             pools: Pools::new(&sources),
             sources,
             objects: Objects::default(),
-            counters: Counters::create().unwrap(),
+            counters,
             patience: Patience::new(Duration::from_millis(200), Duration::from_secs(600)),
         };
         Bench {

@@ -23,6 +23,7 @@ use super::Store;
 use crate::config::source::DirectoryConfig;
 use crate::config::source::SourceConfig;
 use crate::config::source::Verify;
+use crate::counters::Counters;
 
 /// Names of sources are no longer than this, in bytes: what is left of a key is for the blob.
 pub const LONGEST_NAME: usize = 32;
@@ -139,12 +140,12 @@ impl fmt::Display for SourceList {
 }
 
 impl Sources {
-    /// Opens directories and makes clients; sends nothing.
+    /// Opens directories and makes clients, which count in `counters`; sends nothing.
     ///
     /// # Errors
     ///
     /// A directory cannot be opened, a secret cannot be read, no thread can be started.
-    pub fn open(list: &SourceList) -> anyhow::Result<Self> {
+    pub fn open(list: &SourceList, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let runtime = list.has_remote().then(start_runtime).transpose()?;
         let open = |config: &SourceConfig| -> anyhow::Result<Source> {
             let store = match (config, &runtime) {
@@ -155,11 +156,11 @@ impl Sources {
                     Store::Directory(directory)
                 }
                 (SourceConfig::Http(http), Some(runtime)) => {
-                    let remote = Remote::http(http, runtime.handle().clone())?;
+                    let remote = Remote::http(http, runtime.handle().clone(), counters)?;
                     Store::Remote(Arc::new(remote))
                 }
                 (SourceConfig::S3(s3), Some(runtime)) => {
-                    let remote = Remote::s3(s3, runtime.handle().clone())?;
+                    let remote = Remote::s3(s3, runtime.handle().clone(), counters)?;
                     Store::Remote(Arc::new(remote))
                 }
                 (_, None) => unreachable!("has_remote() has looked at the same list"),
@@ -234,7 +235,7 @@ mod tests {
             list.default = None;
         }
         list.check().unwrap();
-        let sources = Sources::open(&list).unwrap();
+        let sources = Sources::open(&list, &Arc::new(Counters::create().unwrap())).unwrap();
         (root, sources)
     }
 

@@ -44,6 +44,8 @@ use super::ReadError;
 use crate::config::requests::RequestLimits;
 use crate::config::source::HttpConfig;
 use crate::config::source::S3Config;
+use crate::counters::count;
+use crate::counters::Counters;
 
 /// So much of what a server says of an error is told.
 const MOST_WORDS: usize = 300;
@@ -72,7 +74,11 @@ impl Remote {
     /// # Errors
     ///
     /// A secret or certificate cannot be read, or the URL makes no sense.
-    pub fn http(config: &HttpConfig, runtime: Handle) -> anyhow::Result<Self> {
+    pub fn http(
+        config: &HttpConfig,
+        runtime: Handle,
+        counters: &Arc<Counters>,
+    ) -> anyhow::Result<Self> {
         let transport = Transport::new(&transport::Settings {
             secure: config.url.starts_with("https:"),
             ca_file: config.ca_file.as_deref(),
@@ -90,7 +96,9 @@ impl Remote {
             service = service.token(token.read()?.expose());
         }
         let operator = Operator::new(service).context("cannot use the web server")?;
-        Ok(Self::new(operator, transport, &config.requests, runtime))
+        let limits = &config.requests;
+        let counters = Arc::clone(counters);
+        Ok(Self::new(operator, transport, limits, runtime, counters))
     }
 
     /// A bucket. Nothing is sent yet.
@@ -98,7 +106,11 @@ impl Remote {
     /// # Errors
     ///
     /// A secret or certificate cannot be read, or the endpoint makes no sense.
-    pub fn s3(config: &S3Config, runtime: Handle) -> anyhow::Result<Self> {
+    pub fn s3(
+        config: &S3Config,
+        runtime: Handle,
+        counters: &Arc<Counters>,
+    ) -> anyhow::Result<Self> {
         let transport = Transport::new(&transport::Settings {
             secure: config.endpoint.starts_with("https:"),
             ca_file: config.ca_file.as_deref(),
@@ -127,7 +139,9 @@ impl Remote {
             }
         }
         let operator = Operator::new(service).context("cannot use the bucket")?;
-        Ok(Self::new(operator, transport, &config.requests, runtime))
+        let limits = &config.requests;
+        let counters = Arc::clone(counters);
+        Ok(Self::new(operator, transport, limits, runtime, counters))
     }
 
     fn new(
@@ -135,6 +149,7 @@ impl Remote {
         transport: Transport,
         limits: &RequestLimits,
         runtime: Handle,
+        counters: Arc<Counters>,
     ) -> Self {
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
         let one_try = Duration::from_millis(limits.try_ms);
@@ -143,7 +158,8 @@ impl Remote {
             .with_min_delay(Duration::from_millis(limits.first_pause_ms))
             .with_max_delay(Duration::from_millis(limits.longest_pause_ms))
             .with_jitter()
-            .with_notify(|event: RetryEvent<'_>| {
+            .with_notify(move |event: RetryEvent<'_>| {
+                count(&counters.retries, 1);
                 let error = words(event.err);
                 debug!(%error, attempt = event.attempt, pause = ?event.retry_after, "another try");
             });

@@ -35,7 +35,7 @@ fn bench(
     let toml = format!("kind = 'http'\nurl = '{url}'\nrequests.first-pause-ms = 1\n{options}");
     let source: SourceConfig = toml::from_str(&toml).unwrap();
     list.named.push(("web".into(), source));
-    bench.server.sources = Sources::open(&list).unwrap();
+    bench.server.sources = Sources::open(&list, &bench.server.counters).unwrap();
     (server, bench)
 }
 

@@ -27,6 +27,7 @@ const SIZE: usize = 100_000;
 struct Bench {
     server: Hostile,
     remote: Arc<Remote>,
+    counters: Arc<Counters>,
     _runtime: Runtime,
 }
 
@@ -58,10 +59,12 @@ impl Bench {
             verify: crate::config::source::Verify::Never,
             requests,
         };
-        let remote = Remote::http(&config, runtime.handle().clone()).unwrap();
+        let counters = Arc::new(Counters::create().unwrap());
+        let remote = Remote::http(&config, runtime.handle().clone(), &counters).unwrap();
         Bench {
             server,
             remote: Arc::new(remote),
+            counters,
             _runtime: runtime,
         }
     }
@@ -154,6 +157,8 @@ fn tries_are_counted() {
     let (error, tries) = bench.fails();
     assert!(matches!(error, ReadError::Remote(_)), "{error}");
     assert_eq!(tries, 1 + RequestLimits::default().retries);
+    let retries = bench.counters.snapshot().retries;
+    assert_eq!(usize::try_from(retries).unwrap(), tries - 1);
 }
 
 #[test]

@@ -1,0 +1,78 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# The metrics of ondemandd are those of `stats`, and outlive the worker.  KTAP; exit 4 = skip.
+#
+# To be run as root in a virtual machine with a cachefiles module loaded:
+#
+#   scripts/vm/run --backend c -- user/ondemandd/tests/metrics.sh user/target/debug/ondemandd
+#
+# It would have caught: metrics of the worker instead of the keeper, numbers that differ from `stats`, a
+# client that is not answered while another one says nothing.
+# shellcheck disable=SC2317 # some functions are called by a trap or by name
+set -euo pipefail
+
+DAEMON=${1:?usage: metrics.sh ONDEMANDD}
+WORK=${ONDEMAND_DISK:-/var/tmp}/metrics.$$
+RUN=$WORK/run
+PORT=${2:-9464}
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
+ip link set lo up 2>/dev/null || true
+ip -br addr show lo 2>/dev/null | grep -q 127.0.0.1 || skip "no loopback interface"
+
+plan 4
+
+KEEPER=''
+finish() {
+    umount "$WORK/mnt" 2>/dev/null || true
+    [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
+}
+trap finish EXIT
+
+# metric NAME: its value, as the keeper serves it.
+metric() {
+    timeout "$DEADLINE" bash -c "exec 8<>/dev/tcp/127.0.0.1/$PORT &&
+        printf 'GET /metrics HTTP/1.1\r\n\r\n' >&8 && cat <&8" | sed -n "s/^ondemandd_$1 //p"
+}
+
+mkdir -p "$WORK/blobs" "$WORK/cache" "$WORK/tree" "$WORK/mnt"
+head -c 2000000 /dev/urandom >"$WORK/tree/file"
+mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
+"$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" \
+    --metrics "127.0.0.1:$PORT" 2>"$WORK/log" &
+KEEPER=$!
+within test -s "$RUN/keeper.pid" || { echo "Bail out! no keeper"; cat "$WORK/log"; exit 1; }
+
+rc=0
+timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || rc=1
+timeout "$DEADLINE" cmp "$WORK/mnt/file" "$WORK/tree/file" || rc=1
+reads=$(field reads)
+((reads > 0)) || rc=1
+[[ $(metric reads_total) == "$reads" && $(metric opens_total) == "$(field opens)" ]] || rc=1
+[[ $(metric request_duration_seconds_count) == "$(field requests_ended)" ]] || rc=1
+[[ $(metric requests_in_flight) == 0 && $(metric worker_up) == 1 ]] || rc=1
+result "$rc" "metrics are the numbers of stats"
+
+rc=0
+kill -KILL "$(cat "$RUN/worker.pid")" || rc=1
+restarted() { [[ $(metric worker_restarts_total) == 1 ]]; }
+within restarted || rc=1
+(($(metric reads_total) >= reads)) || rc=1
+result "$rc" "they outlive the worker, and count its successor"
+
+rc=0
+exec 7<>"/dev/tcp/127.0.0.1/$PORT"
+[[ $(metric worker_restarts_total) == 1 ]] || rc=1
+exec 7>&-
+result "$rc" "a client that says nothing holds up no other"
+
+umount "$WORK/mnt"
+kill -TERM "$KEEPER"
+rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
+wait "$KEEPER" || rc=1
+KEEPER=''
+result "$rc" "the keeper ends"
+
+((failed == 0)) || last_words
+exit "$failed"
