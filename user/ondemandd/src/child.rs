@@ -24,6 +24,7 @@ use crate::config::source::Verify;
 use crate::handover::Channel;
 use crate::handover::HandoverError;
 use crate::logging::LogFormat;
+use crate::systemd;
 
 /// This very program, whatever has become of its file.
 const SELF: &str = "/proc/self/exe";
@@ -86,7 +87,11 @@ impl Launcher {
             Some(path) if !self.use_self && path.exists() => path.clone(),
             _ => SELF.into(),
         };
-        let mut process = Command::new(&program)
+        let mut command = Command::new(&program);
+        for variable in systemd::VARIABLES {
+            command.env_remove(variable);
+        }
+        let mut process = command
             .arg0("ondemandd")
             .args(&self.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -6,18 +6,16 @@
 //! [`Takeover`] machine, and carries the machine's actions out. It never reads from the device. A
 //! thread of its own makes room in the cache; see `cull`.
 
-use std::fs;
+mod device;
+
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
-use cachefiles_proto::Command;
 use cachefiles_proto::Device;
-use cachefiles_proto::Fill;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
@@ -28,9 +26,9 @@ use tracing::error;
 use tracing::info;
 use tracing::warn;
 
+use self::device::Obtained;
 use crate::child::Child;
 use crate::child::Launcher;
-use crate::cli::FillWay;
 use crate::config::settings::Settings;
 use crate::counters::count;
 use crate::counters::Counters;
@@ -40,6 +38,8 @@ use crate::report::Reporter;
 use crate::rundir;
 use crate::rundir::RunDir;
 use crate::signals::Signals;
+use crate::systemd;
+use crate::systemd::Watchdog;
 use crate::takeover::Action;
 use crate::takeover::Event;
 use crate::takeover::Outcome;
@@ -60,6 +60,7 @@ struct Keeper {
     announced: bool,
     /// Stop signals that have come and were not yet told to the machine.
     stops: usize,
+    watchdog: Watchdog,
 }
 
 /// Binds the cache and keeps it served until a signal or the cache's death.
@@ -75,17 +76,17 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     let counters = Arc::new(Counters::create()?);
     let metrics = settings.metrics.as_ref().map(MetricsServer::bind);
     let metrics = metrics.transpose()?;
-    let (device, dir) = if settings.take_over {
-        take_over(settings)?
-    } else {
-        bind(settings)?
-    };
+    let Obtained {
+        device,
+        dir,
+        had_worker,
+    } = device::obtain(settings, &run_dir)?;
     cull::start(&device, &dir, settings.limits, &counters)?;
     let reporter = Arc::new(Reporter::new(dir, Arc::clone(&counters)));
     if let Some(metrics) = metrics {
         metrics.start(Arc::clone(&reporter))?;
     }
-    let (takeover, first) = Takeover::begin(settings.take_over);
+    let (takeover, first) = Takeover::begin(had_worker);
     let mut keeper = Keeper {
         device,
         counters,
@@ -97,73 +98,15 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         worker: None,
         announced: false,
         stops: 0,
+        watchdog: Watchdog::from_environment(),
     };
     let outcome = keeper.run(first);
+    if let Ok(Outcome::CacheDead) = outcome {
+        // The next keeper is to bind another one.
+        systemd::forget();
+    }
     keeper.tidy_up();
     outcome
-}
-
-/// Takes a device that is bound off standard input; also returns where the cache is said to be.
-///
-/// The number is always 0: to own a descriptor of any other number is something that no check can
-/// make safe.
-fn take_over(settings: &Settings) -> anyhow::Result<(Device, PathBuf)> {
-    let dir = fs::canonicalize(&settings.cache)
-        .with_context(|| format!("cannot find {}", settings.cache.display()))?;
-    let stdin = std::io::stdin();
-    let device = stdin.as_fd().try_clone_to_owned().context("no device")?;
-    let device = Device::from_owned_fd(device).context("standard input is not the device")?;
-    // To close the device later is to close all of this process's copies.
-    let null = fs::File::open("/dev/null").context("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null).context("cannot replace standard input")?;
-    info!(cache = %dir.display(), sources = %settings.sources, "device taken over");
-    Ok((device, dir))
-}
-
-/// Opens the device and starts the cache; also returns where the cache is.
-fn bind(settings: &Settings) -> anyhow::Result<(Device, PathBuf)> {
-    fs::create_dir_all(&settings.cache).with_context(|| {
-        format!(
-            "cannot make the cache directory {}",
-            settings.cache.display()
-        )
-    })?;
-    // The kernel looks the path up itself, in this process: make it independent of where that is.
-    let dir = fs::canonicalize(&settings.cache)
-        .with_context(|| format!("cannot find {}", settings.cache.display()))?;
-    let device = Device::open(&settings.device)?;
-    device.send(&Command::Dir(dir.clone()))?;
-    if let Some(tag) = &settings.tag {
-        device.send(&Command::Tag(tag.into()))?;
-    }
-    for limit in settings.limits.commands() {
-        device.send(&limit)?;
-    }
-    if settings.timeout != 0 {
-        device.send(&Command::Timeout(settings.timeout)).context(
-            "--timeout: the loaded module has no deadlines (the kernel's own cachefiles?)",
-        )?;
-    }
-    if settings.fetch != 0 {
-        device.send(&Command::Fetch(settings.fetch)).context(
-            "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
-        )?;
-    }
-    if settings.batch.get() != 1 {
-        device.send(&Command::Batch(settings.batch.get())).context(
-            "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
-        )?;
-    }
-    if settings.fill == FillWay::Buffered {
-        device
-            .send(&Command::Fill(Fill::Buffered))
-            .context("--fill buffered: the loaded module cannot (the kernel's own cachefiles?)")?;
-    }
-    device
-        .send(&Command::BindOnDemand)
-        .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
-    info!(cache = %dir.display(), sources = %settings.sources, "cache bound");
-    Ok((device, dir))
 }
 
 impl Keeper {
@@ -185,9 +128,15 @@ impl Keeper {
             Action::Wait => {}
             Action::Start { restore } => return Ok(Step::Happened(self.start(restore))),
             Action::Announce => log_failure(self.announce()),
-            Action::Terminate => self.signal_worker(Signal::TERM),
+            Action::Terminate => {
+                systemd::tell_stopping("the worker is asked to end");
+                self.signal_worker(Signal::TERM);
+            }
             Action::Kill => self.signal_worker(Signal::KILL),
-            Action::Finish(outcome) => return Ok(Step::End(outcome)),
+            Action::Finish(outcome) => {
+                systemd::tell_stopping("the keeper ends");
+                return Ok(Step::End(outcome));
+            }
         }
         Ok(Step::Wait)
     }
@@ -211,15 +160,24 @@ impl Keeper {
         }
     }
 
-    /// Says in the run directory who serves: the worker first, so that whoever finds the keeper
-    /// finds the worker too.
+    /// Says who serves, in the run directory first.
     fn announce(&mut self) -> anyhow::Result<()> {
-        let Some(worker) = &self.worker else {
+        let Some(pid) = self.worker.as_ref().map(Child::pid) else {
             return Ok(());
         };
-        info!(pid = worker.pid(), "worker is ready");
+        info!(pid, "worker is ready");
+        let written = self.write_pids(pid);
+        let restarts = self.reporter.report().worker_restarts();
+        systemd::tell_ready(&format!(
+            "worker {pid} serves; workers restarted so far: {restarts}"
+        ));
+        written
+    }
+
+    /// The worker first, so that whoever finds the keeper finds the worker too.
+    fn write_pids(&mut self, worker: u32) -> anyhow::Result<()> {
         self.run_dir
-            .write(rundir::WORKER_PID, &format!("{}\n", worker.pid()))?;
+            .write(rundir::WORKER_PID, &format!("{worker}\n"))?;
         if !self.announced {
             let own = format!("{}\n", std::process::id());
             self.run_dir.write(rundir::KEEPER_PID, &own)?;
@@ -247,7 +205,8 @@ impl Keeper {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
             }
-            let ready = self.poll(deadline.map(|deadline| deadline - now))?;
+            let wake_up = deadline.into_iter().chain(self.watchdog.tell(now)).min();
+            let ready = self.poll(wake_up.map(|it| it.saturating_duration_since(now)))?;
             if ready.report {
                 self.signals.report.take();
                 log_failure(self.report());
@@ -307,6 +266,7 @@ impl Keeper {
         self.reporter.set_worker(None);
         self.launcher.note_end(worker.was_ready());
         warn!(pid = worker.pid(), %status, served, "worker ended");
+        systemd::tell_status(&format!("worker {} ended: {status}", worker.pid()));
         log_failure(self.run_dir.remove(rundir::WORKER_PID));
         Ok(Some(Event::Died {
             served,

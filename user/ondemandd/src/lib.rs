@@ -37,6 +37,7 @@
 //! | [`pool`] | threads that wait for remote sources |
 //! | [`block`] | memory for direct I/O |
 //! | [`counters`] | numbers in memory that outlives the worker |
+//! | [`systemd`] | what systemd is told and keeps |
 //! | [`rundir`] | pid files and `stats.json` |
 //! | [`report`] | all numbers in one place |
 //! | [`metrics`] | the same for Prometheus |
@@ -78,5 +79,6 @@ mod signals;
 pub mod source;
 pub mod stats;
 pub mod status;
+pub mod systemd;
 pub mod takeover;
 pub mod worker;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The run directory: `keeper.pid`, `worker.pid`, `stats.json`.
+//! The run directory: `keeper.pid`, `worker.pid`, `stats.json`, `cache.path`.
 //!
 //! Files appear complete, by a rename. The keeper holds a lock on the directory for as long as it
 //! lives, so that a pid left behind by one that was killed is never taken for a live one, and no
@@ -22,6 +22,9 @@ pub const KEEPER_PID: &str = "keeper.pid";
 pub const WORKER_PID: &str = "worker.pid";
 /// The counters, written on SIGUSR1 and at the end.
 pub const STATS: &str = "stats.json";
+
+/// Where the cache is that was bound last, and a newline; for the keeper that goes on with it.
+pub const CACHE: &str = "cache.path";
 
 /// A run directory, locked.
 #[derive(Debug)]
@@ -64,6 +67,21 @@ impl RunDir {
         fs::write(&new, text)
             .and_then(|()| fs::rename(&new, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads a file, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says; or it is no text.
+    pub fn read(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let path = self.path.join(name);
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => other
+                .map(Some)
+                .with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
     /// Removes a file, if it is there.
@@ -130,7 +148,9 @@ mod tests {
         run_dir.write(STATS, "{}").unwrap();
         assert_eq!(fs::read_to_string(root.path().join(STATS)).unwrap(), "{}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        assert_eq!(run_dir.read(STATS).unwrap().as_deref(), Some("{}"));
         run_dir.remove(STATS).unwrap();
+        assert_eq!(run_dir.read(STATS).unwrap(), None);
         run_dir.remove(STATS).unwrap();
     }
 }

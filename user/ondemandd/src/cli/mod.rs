@@ -157,6 +157,8 @@ pub struct Serve {
     /// directory that was bound, and the limits should be those given then: the kernel takes no
     /// others, but culling goes by them. --timeout, --fetch, --batch and --fill hold as they were
     /// given then, whatever is said now.
+    ///
+    /// Under systemd this is not needed: a device that it has kept is gone on with by itself.
     #[arg(long, conflicts_with_all = ["device", "tag"])]
     pub take_over: bool,
 
