@@ -24,6 +24,9 @@ use crate::config::source::Verify;
 use crate::handover::Channel;
 use crate::handover::HandoverError;
 use crate::logging::LogFormat;
+use crate::sandbox::user::Identity;
+use crate::sandbox::SandboxMode;
+use crate::source::names::SourceList;
 use crate::systemd;
 
 /// This very program, whatever has become of its file.
@@ -53,12 +56,19 @@ impl Launcher {
             }
             _ => ("--sources", serde_json::to_string(&sources)?.into()),
         };
+        let identity = identity_of(settings, &sources)?;
         let mut args: Vec<OsString> = vec!["--log".into(), log.into()];
         if settings.log_format == LogFormat::Json {
             args.extend(["--log-format".into(), "json".into()]);
         }
         args.extend(["worker".into(), word.into(), value, "--threads".into()]);
         args.push(settings.threads.to_string().into());
+        if let Some(identity) = identity {
+            args.extend(["--as".into(), identity.to_string().into()]);
+        }
+        if settings.sandbox == SandboxMode::Required {
+            args.extend(["--sandbox".into(), "required".into()]);
+        }
         Ok(Launcher {
             program: std::env::current_exe().ok(),
             use_self: false,
@@ -117,6 +127,20 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Who the worker becomes, if it is to give up anything. Looks whether that user can read the directories.
+fn identity_of(settings: &Settings, sources: &SourceList) -> anyhow::Result<Option<Identity>> {
+    if settings.sandbox == SandboxMode::Off {
+        return Ok(None);
+    }
+    let identity = Identity::find(settings.user.as_deref())?;
+    for source in sources.iter() {
+        if let SourceConfig::Directory(directory) = source {
+            identity.check_source(&directory.path)?;
+        }
+    }
+    Ok(Some(identity))
 }
 
 /// A worker that runs.
@@ -218,14 +242,24 @@ mod tests {
 
     #[test]
     fn a_worker_understands_its_keeper() {
-        let plain = words(&["--threads=3"]);
+        let plain = words(&["--threads=3", "--sandbox=off"]);
         let known_for_long = "--log debug worker --source / --threads 3";
         assert_eq!(plain.join(" "), known_for_long);
 
-        let json = words(&["--log-format=json"]);
-        let line = ["ondemandd".to_owned()].into_iter().chain(json);
+        let all = ["--log-format=json", "--user=0:0", "--sandbox=required"];
+        let line = ["ondemandd".to_owned()].into_iter().chain(words(&all));
         let cli = Cli::try_parse_from(line).unwrap();
         assert_eq!(cli.log_format, Some(LogFormat::Json));
-        assert!(matches!(cli.command, CliCommand::Worker(_)), "{cli:?}");
+        let CliCommand::Worker(worker) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(worker.identity, Some("0:0".parse().unwrap()));
+        assert_eq!(worker.sandbox, SandboxMode::Required);
+    }
+
+    #[test]
+    fn without_sandbox_nobody_is_looked_up() {
+        let words = words(&["--user=nobody-of-that-name", "--sandbox=off"]);
+        assert!(!words.contains(&"--as".to_owned()), "{words:?}");
     }
 }

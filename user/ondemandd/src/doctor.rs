@@ -6,6 +6,7 @@
 //! directory a file without a name is written, which is gone at once.
 
 mod cache;
+mod worker;
 
 use std::fmt;
 use std::fs;
@@ -112,6 +113,13 @@ pub fn run(args: &cli::Doctor) -> anyhow::Result<bool> {
     checks.push(rights());
     checks.push(holders(&device, &run_dir));
     checks.push(open_files());
+    let user = file.user.as_deref();
+    checks.push(worker::look_at(
+        user,
+        file.sandbox,
+        file.source.as_deref(),
+        &file.sources,
+    ));
     match args.cache.clone().or(file.cache) {
         Some(cache) => checks.extend(cache::look_at(&cache)),
         None => checks.push(Check::note(

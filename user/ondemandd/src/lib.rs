@@ -29,6 +29,7 @@
 //! | [`takeover`] | the keeper's state machine, without any system call |
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
 //! | [`worker`] | the child: start and threads |
+//! | [`sandbox`] | what the worker gives up |
 //! | [`server`] | what is done with a message |
 //! | [`patience`] | how long a fill waits for space |
 //! | [`objects`] | what is open |
@@ -74,6 +75,7 @@ pub mod pool;
 pub mod prefetch;
 pub mod report;
 pub mod rundir;
+pub mod sandbox;
 pub mod server;
 mod signals;
 pub mod source;

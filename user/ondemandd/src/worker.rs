@@ -2,6 +2,9 @@
 
 //! The worker: gets the device from the keeper, then answers messages with a few threads.
 //!
+//! It opens what it needs, gives up everything else (see [`sandbox`](crate::sandbox)), and starts its threads
+//! then.
+//!
 //! It has no state that matters: whatever it knew is asked for again after its death. So any
 //! failure that is not one of a single message ends it, and a panic of one thread ends them all.
 //!
@@ -41,8 +44,10 @@ use crate::objects::Objects;
 use crate::patience::Patience;
 use crate::pool::Pools;
 use crate::pool::Queue;
+use crate::sandbox::Sandbox;
+use crate::sandbox::SandboxMode;
 use crate::server::Server;
-use crate::source::names::Sources;
+use crate::source::names::PreparedSources;
 use crate::takeover::READY_WITHIN;
 
 /// Exit status of a worker that found the cache dead: another worker would be of no use.
@@ -107,9 +112,21 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
         .receive_device(READY_WITHIN)
         .context("got no device from the keeper")?;
     let counters = Arc::new(Counters::from_owned_fd(handover.counters)?);
-    let sources = Sources::open(&args.sources()?, &counters)?;
+    let sources = PreparedSources::open(&args.sources()?, &counters)?;
+    let device = Device::from_owned_fd(handover.device)?;
+    if let Some(identity) = &args.identity {
+        let sandbox = Sandbox {
+            required: args.sandbox == SandboxMode::Required,
+            identity,
+            sources: sources.directories().collect(),
+            network: sources.has_remote(),
+        };
+        sandbox.enter().context("sandbox")?;
+    }
+    // Here are the first threads, which inherit it.
+    let sources = sources.start()?;
     let server = Server {
-        device: Device::from_owned_fd(handover.device)?,
+        device,
         pools: Pools::new(&sources),
         sources,
         objects: Objects::default(),
@@ -123,6 +140,7 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
     }
     info!(
         threads = args.threads,
+        user = args.identity.as_ref().map(ToString::to_string),
         takeover = handover.restore,
         "worker serves"
     );

@@ -24,6 +24,8 @@ pub use self::tools::Umount;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
 use crate::metrics::address::MetricsAddress;
+use crate::sandbox::user::Identity;
+use crate::sandbox::SandboxMode;
 use crate::source::names::SourceList;
 
 /// Where pid files and statistics are by default.
@@ -171,6 +173,18 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR")]
     pub metrics: Option<MetricsAddress>,
 
+    /// Who the worker becomes: a name in /etc/passwd, or UID:GID [default: ondemandd if there is such a user,
+    /// otherwise nobody].
+    ///
+    /// Sources must be readable for this user. `root` stays root, but without any capability.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// What the worker gives up: its user, its capabilities, files (Landlock) and system calls (seccomp) that it
+    /// does not need [default: best-effort].
+    #[arg(long, value_name = "MODE")]
+    pub sandbox: Option<SandboxMode>,
+
     /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing
     /// [default: /run/ondemandd].
     ///
@@ -237,6 +251,15 @@ pub struct Worker {
     /// As in `serve`.
     #[arg(long)]
     pub threads: NonZeroUsize,
+
+    /// Who to become, by numbers. A keeper of a version without it has not looked whether sources can be read
+    /// by anybody but root: then the worker gives up nothing.
+    #[arg(long = "as")]
+    pub identity: Option<Identity>,
+
+    /// As in `serve`.
+    #[arg(long, default_value = "best-effort")]
+    pub sandbox: SandboxMode,
 }
 
 impl Worker {

@@ -17,6 +17,7 @@ use crate::cli::FillWay;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
 use crate::metrics::address::MetricsAddress;
+use crate::sandbox::SandboxMode;
 
 /// What the file says. All of it may be missing. Paths that are not absolute begin where the daemon was
 /// started, as they do on the command line.
@@ -47,6 +48,10 @@ pub struct ConfigFile {
     pub log_format: Option<LogFormat>,
     /// `--metrics`
     pub metrics: Option<MetricsAddress>,
+    /// `--user`
+    pub user: Option<String>,
+    /// `--sandbox`
+    pub sandbox: Option<SandboxMode>,
     /// `--run-dir`
     pub run_dir: Option<PathBuf>,
     /// `--brun` and the like, in percent.
@@ -95,6 +100,7 @@ mod tests {
         assert!(message.contains("thread"), "{message}");
         assert_eq!(bad("threads = 0").0, 1);
         assert_eq!(bad("fill = 'slow'").0, 1);
+        assert_eq!(bad("sandbox = 'maybe'").0, 1);
         assert_eq!(bad("\nmetrics = '0.0.0.0:9464'").0, 2);
         assert_eq!(bad("[limits]\nbruns = 3").0, 2);
         for text in [

@@ -18,6 +18,7 @@ use crate::cli::DEFAULT_RUN_DIR;
 use crate::limits::Limits;
 use crate::logging::LogFormat;
 use crate::metrics::address::MetricsAddress;
+use crate::sandbox::SandboxMode;
 use crate::source::names::SourceList;
 
 /// Threads that answer the kernel, unless something else is said.
@@ -50,6 +51,10 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Where metrics are served, if they are.
     pub metrics: Option<MetricsAddress>,
+    /// Who the worker becomes, if somebody else than by default.
+    pub user: Option<String>,
+    /// What the worker gives up.
+    pub sandbox: SandboxMode,
     /// Where pid files and counters are.
     pub run_dir: PathBuf,
     /// How full the cache may become.
@@ -94,6 +99,8 @@ impl Settings {
             threads: args.threads.or(file.threads).unwrap_or(DEFAULT_THREADS),
             log_format: log_format.or(file.log_format).unwrap_or_default(),
             metrics: args.metrics.clone().or(file.metrics),
+            user: args.user.clone().or(file.user),
+            sandbox: args.sandbox.or(file.sandbox).unwrap_or_default(),
             run_dir: run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into()),
             limits: args.limits.or(&file.limits),
         };
@@ -187,6 +194,8 @@ mod tests {
             "threads",
             "log-format",
             "metrics",
+            "user",
+            "sandbox",
             "run-dir",
             "brun",
             "bcull",
@@ -253,11 +262,14 @@ mod tests {
     #[test]
     fn flags_come_before_the_file() {
         let file = "cache = '/a'\nsource = '/b'\nthreads = 7\nfetch = 4096\nlimits.brun = 50\n\
-                    fill = 'buffered'\nlog-format = 'json'\n";
+                    fill = 'buffered'\nlog-format = 'json'\n\
+                    user = 'www-data'\nsandbox = 'required'\n";
         let from_file = settings(&[], file).unwrap();
         assert_eq!((from_file.threads.get(), from_file.fetch), (7, 4096));
         assert_eq!(from_file.fill, FillWay::Buffered);
         assert_eq!(from_file.log_format, LogFormat::Json);
+        assert_eq!(from_file.user.as_deref(), Some("www-data"));
+        assert_eq!(from_file.sandbox, SandboxMode::Required);
         assert_eq!((from_file.limits.brun, from_file.limits.bcull), (50, 5));
         let both = settings(&["--threads=9", "--source=/s", "--brun=60"], file).unwrap();
         assert_eq!((both.threads.get(), both.fetch), (9, 4096));
@@ -265,6 +277,9 @@ mod tests {
         assert_eq!(both.limits.brun, 60);
         let human = settings(&["--log-format=human"], file).unwrap();
         assert_eq!(human.log_format, LogFormat::Human);
+        let other = settings(&["--user=root", "--sandbox=off"], file).unwrap();
+        assert_eq!(other.user.as_deref(), Some("root"));
+        assert_eq!(other.sandbox, SandboxMode::Off);
     }
 
     #[test]

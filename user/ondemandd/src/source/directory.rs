@@ -5,6 +5,8 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -77,6 +79,13 @@ impl Directory {
             file: file.into(),
             size,
         })
+    }
+}
+
+impl AsFd for Directory {
+    /// With `O_PATH`.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 }
 

@@ -67,7 +67,7 @@ pub enum LookupError {
     #[error("is not UTF-8, as names of remote blobs are")]
     NotText,
     /// `openat2` failed.
-    #[error("cannot open: {0}")]
+    #[error("cannot open: {0}{hint}", hint = hint(*.0))]
     Open(Errno),
     /// `fstat` failed.
     #[error("cannot examine: {0}")]
@@ -87,6 +87,16 @@ pub enum LookupError {
     /// There is no manifest that could be used, but there must be one.
     #[error("its manifest: {0}")]
     Manifest(String),
+}
+
+/// What to do about a file that cannot be opened.
+fn hint(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ACCESS | Errno::PERM => {
+            "; the worker's user may not read it: change its mode, or see --user"
+        }
+        _ => "",
+    }
 }
 
 impl LookupError {

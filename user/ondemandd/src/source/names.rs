@@ -6,6 +6,8 @@
 //! whole, a blob of the default source.
 
 use std::fmt;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::directory::Directory;
-use super::remote::Remote;
+use super::remote::Client;
 use super::LookupError;
 use super::Source;
 use super::Store;
@@ -36,6 +38,25 @@ pub struct SourceList {
     pub default: Option<SourceConfig>,
     /// The others, with their names, each once.
     pub named: Vec<(String, SourceConfig)>,
+}
+
+/// The sources of a worker that has only one thread yet, and opens no more files afterwards.
+#[derive(Debug)]
+pub struct PreparedSources {
+    default: Option<Prepared>,
+    named: Vec<(String, Prepared)>,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    store: PreparedStore,
+    verify: Verify,
+}
+
+#[derive(Debug)]
+enum PreparedStore {
+    Directory(Directory),
+    Remote(Client),
 }
 
 /// The sources of a worker.
@@ -68,13 +89,16 @@ impl SourceList {
         }
     }
 
+    /// All of them, the default one first, which has no name.
+    pub fn iter(&self) -> impl Iterator<Item = &SourceConfig> {
+        let named = self.named.iter().map(|(_, source)| source);
+        self.default.iter().chain(named)
+    }
+
     /// Whether any of them is remote.
     #[must_use]
     pub fn has_remote(&self) -> bool {
-        let mut all = self
-            .default
-            .iter()
-            .chain(self.named.iter().map(|(_, it)| it));
+        let mut all = self.iter();
         all.any(|source| !matches!(source, SourceConfig::Directory(_)))
     }
 
@@ -139,44 +163,100 @@ impl fmt::Display for SourceList {
     }
 }
 
-impl Sources {
-    /// Opens directories and makes clients, which count in `counters`; sends nothing.
+impl PreparedSources {
+    /// Opens directories, reads secrets and certificates, and makes clients, which count in `counters`; sends
+    /// nothing, and starts no thread.
     ///
     /// # Errors
     ///
-    /// A directory cannot be opened, a secret cannot be read, no thread can be started.
+    /// A directory cannot be opened, a secret cannot be read.
     pub fn open(list: &SourceList, counters: &Arc<Counters>) -> anyhow::Result<Self> {
-        let runtime = list.has_remote().then(start_runtime).transpose()?;
-        let open = |config: &SourceConfig| -> anyhow::Result<Source> {
-            let store = match (config, &runtime) {
-                (SourceConfig::Directory(directory), _) => {
+        let open = |config: &SourceConfig| -> anyhow::Result<Prepared> {
+            let store = match config {
+                SourceConfig::Directory(directory) => {
                     let path = &directory.path;
                     let directory = Directory::open(path)
                         .with_context(|| format!("cannot open the source {}", path.display()))?;
-                    Store::Directory(directory)
+                    PreparedStore::Directory(directory)
                 }
-                (SourceConfig::Http(http), Some(runtime)) => {
-                    let remote = Remote::http(http, runtime.handle().clone(), counters)?;
-                    Store::Remote(Arc::new(remote))
-                }
-                (SourceConfig::S3(s3), Some(runtime)) => {
-                    let remote = Remote::s3(s3, runtime.handle().clone(), counters)?;
-                    Store::Remote(Arc::new(remote))
-                }
-                (_, None) => unreachable!("has_remote() has looked at the same list"),
+                SourceConfig::Http(http) => PreparedStore::Remote(Client::http(http, counters)?),
+                SourceConfig::S3(s3) => PreparedStore::Remote(Client::s3(s3, counters)?),
             };
-            Ok(Source::new(store, config.verify()))
+            Ok(Prepared {
+                store,
+                verify: config.verify(),
+            })
         };
         let default = list.default.as_ref().map(open).transpose()?;
         let named = list.named.iter().map(|(name, config)| {
             let source = open(config).with_context(|| format!("the source {name}"))?;
             Ok((name.clone(), source))
         });
-        Ok(Sources {
+        Ok(PreparedSources {
             default,
             named: named.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &PreparedStore> {
+        let named = self.named.iter().map(|(_, source)| source);
+        self.default.iter().chain(named).map(|it| &it.store)
+    }
+
+    /// The directories among them, open.
+    pub fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.stores().filter_map(|store| match store {
+            PreparedStore::Directory(directory) => Some(directory.as_fd()),
+            PreparedStore::Remote(_) => None,
+        })
+    }
+
+    /// Whether any of them is remote.
+    #[must_use]
+    pub fn has_remote(&self) -> bool {
+        let mut stores = self.stores();
+        stores.any(|store| matches!(store, PreparedStore::Remote(_)))
+    }
+
+    /// Starts the threads of the network, if any source needs them.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn start(self) -> anyhow::Result<Sources> {
+        let runtime = self.has_remote().then(start_runtime).transpose()?;
+        let handle = runtime.as_ref().map(Runtime::handle);
+        let start = |source: Prepared| {
+            let store = match (source.store, handle) {
+                (PreparedStore::Directory(directory), _) => Store::Directory(directory),
+                (PreparedStore::Remote(client), Some(handle)) => {
+                    Store::Remote(Arc::new(client.on(handle.clone())))
+                }
+                (PreparedStore::Remote(_), None) => {
+                    unreachable!("has_remote() has looked at the same sources")
+                }
+            };
+            Source::new(store, source.verify)
+        };
+        let default = self.default.map(start);
+        let named = self.named.into_iter();
+        let named = named.map(|(name, source)| (name, start(source))).collect();
+        Ok(Sources {
+            default,
+            named,
             _runtime: runtime,
         })
+    }
+}
+
+impl Sources {
+    /// Prepares sources and starts them.
+    ///
+    /// # Errors
+    ///
+    /// As [`PreparedSources::open`] and [`PreparedSources::start`].
+    pub fn open(list: &SourceList, counters: &Arc<Counters>) -> anyhow::Result<Self> {
+        PreparedSources::open(list, counters)?.start()
     }
 
     /// All sources; the default one first.

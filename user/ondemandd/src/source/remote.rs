@@ -50,6 +50,14 @@ use crate::counters::Counters;
 /// So much of what a server says of an error is told.
 const MOST_WORDS: usize = 300;
 
+/// What a remote source takes but for the threads of the network: made before there is a second thread, since
+/// it reads files that the worker gives up later.
+#[derive(Debug)]
+pub struct Client {
+    operator: Operator,
+    limits: RequestLimits,
+}
+
 /// A remote source.
 #[derive(Debug)]
 pub struct Remote {
@@ -68,17 +76,13 @@ pub struct RemoteBlob {
     flights: Flights,
 }
 
-impl Remote {
-    /// A web server. Nothing is sent yet.
+impl Client {
+    /// A web server. Nothing is sent yet; secrets and certificates are read.
     ///
     /// # Errors
     ///
     /// A secret or certificate cannot be read, or the URL makes no sense.
-    pub fn http(
-        config: &HttpConfig,
-        runtime: Handle,
-        counters: &Arc<Counters>,
-    ) -> anyhow::Result<Self> {
+    pub fn http(config: &HttpConfig, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let transport = Transport::new(&transport::Settings {
             secure: config.url.starts_with("https:"),
             ca_file: config.ca_file.as_deref(),
@@ -98,19 +102,15 @@ impl Remote {
         let operator = Operator::new(service).context("cannot use the web server")?;
         let limits = &config.requests;
         let counters = Arc::clone(counters);
-        Ok(Self::new(operator, transport, limits, runtime, counters))
+        Ok(Self::new(operator, transport, limits, counters))
     }
 
-    /// A bucket. Nothing is sent yet.
+    /// A bucket. Nothing is sent yet; secrets and certificates are read.
     ///
     /// # Errors
     ///
     /// A secret or certificate cannot be read, or the endpoint makes no sense.
-    pub fn s3(
-        config: &S3Config,
-        runtime: Handle,
-        counters: &Arc<Counters>,
-    ) -> anyhow::Result<Self> {
+    pub fn s3(config: &S3Config, counters: &Arc<Counters>) -> anyhow::Result<Self> {
         let transport = Transport::new(&transport::Settings {
             secure: config.endpoint.starts_with("https:"),
             ca_file: config.ca_file.as_deref(),
@@ -141,14 +141,13 @@ impl Remote {
         let operator = Operator::new(service).context("cannot use the bucket")?;
         let limits = &config.requests;
         let counters = Arc::clone(counters);
-        Ok(Self::new(operator, transport, limits, runtime, counters))
+        Ok(Self::new(operator, transport, limits, counters))
     }
 
     fn new(
         operator: Operator,
         transport: Transport,
         limits: &RequestLimits,
-        runtime: Handle,
         counters: Arc<Counters>,
     ) -> Self {
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
@@ -172,14 +171,25 @@ impl Remote {
             )
             .layer(retries)
             .layer(ConcurrentLimitLayer::new(limits.concurrency));
-        Remote {
+        Client {
             operator,
-            runtime,
             limits: limits.clone(),
-            pace: limits.bandwidth().map(Pace::new),
         }
     }
 
+    /// The source, with the threads that its connections are driven by.
+    #[must_use]
+    pub fn on(self, runtime: Handle) -> Remote {
+        Remote {
+            operator: self.operator,
+            runtime,
+            pace: self.limits.bandwidth().map(Pace::new),
+            limits: self.limits,
+        }
+    }
+}
+
+impl Remote {
     /// How it may be asked.
     #[must_use]
     pub fn limits(&self) -> &RequestLimits {

@@ -60,7 +60,8 @@ impl Bench {
             requests,
         };
         let counters = Arc::new(Counters::create().unwrap());
-        let remote = Remote::http(&config, runtime.handle().clone(), &counters).unwrap();
+        let client = Client::http(&config, &counters).unwrap();
+        let remote = client.on(runtime.handle().clone());
         Bench {
             server,
             remote: Arc::new(remote),
