@@ -1,0 +1,92 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# ondemandd as a service: a restart and a crash of the keeper keep mounts and readers, a stop ends the cache.
+# KTAP; exit 4 = skip.
+#
+# To be run as root in a virtual machine whose init is systemd, with a cachefiles module loaded and nothing
+# else that uses the device:
+#
+#   user/ondemandd/tests/systemd.sh /usr/local/sbin/ondemandd
+#
+# It would have caught: a unit that keeps the keeper from what it needs, a device that systemd does not keep,
+# a keeper that does not find it, a cache that outlives its service.
+# shellcheck disable=SC2317 # some functions are called by a trap or by name
+set -euo pipefail
+
+DAEMON=$(realpath "${1:?usage: systemd.sh ONDEMANDD}")
+WORK=${ONDEMAND_DISK:-/var/tmp}/systemd.$$
+RUN=/run/ondemandd
+UNIT=ondemandd-test.service
+# shellcheck source-path=SCRIPTDIR source=ktap.bash
+. "$(dirname "$0")/ktap.bash"
+[[ -d /run/systemd/system ]] || skip "init is not systemd"
+[[ ! -e $RUN ]] || skip "$RUN is in use"
+
+plan 6
+mkdir -p "$WORK/blobs" "$WORK/tree" "$WORK/mnt"
+last_words() { journalctl --no-pager -n 60 -u "$UNIT" | sed 's/^/# /'; }
+
+finish() {
+    umount "$WORK/mnt" 2>/dev/null || true
+    systemctl stop "$UNIT" 2>/dev/null || true
+    rm -f "/run/systemd/system/$UNIT"
+    systemctl daemon-reload || true
+}
+trap finish EXIT
+
+head -c 3000000 /dev/urandom >"$WORK/tree/first"
+head -c 3000000 /dev/urandom >"$WORK/tree/second"
+head -c 3000000 /dev/urandom >"$WORK/tree/third"
+mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
+printf '%s = "%s"\n' cache "$WORK/cache" source "$WORK/blobs" tag systemd >"$WORK/config.toml"
+sed "s#^ExecStart=.*#ExecStart=$DAEMON serve --config $WORK/config.toml#" \
+    "$(dirname "$0")/../dist/ondemandd.service" >"/run/systemd/system/$UNIT"
+systemctl daemon-reload
+
+show() { systemctl show -P "$1" "$UNIT"; }
+# same FILE: reads it without the page cache.
+same() {
+    echo 3 >/proc/sys/vm/drop_caches
+    timeout "$DEADLINE" cmp "$WORK/mnt/$1" "$WORK/tree/$1"
+}
+
+rc=0
+timeout "$DEADLINE" systemctl start "$UNIT" || rc=1
+[[ $(show ActiveState) == active && $(show NFileDescriptorStore) == 1 ]] || rc=1
+[[ $(cat $RUN/keeper.pid) == "$(show MainPID)" ]] || rc=1
+result "$rc" "the service is active when the worker serves, and its device is kept"
+((rc == 0)) || { echo "Bail out! no service"; last_words; exit 1; }
+
+rc=0
+timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || rc=1
+same first || rc=1
+result "$rc" "an image is mounted and read"
+
+rc=0 old=$(show MainPID)
+timeout "$DEADLINE" systemctl restart "$UNIT" || rc=1
+[[ $(show MainPID) != "$old" && $(show NFileDescriptorStore) == 1 ]] || rc=1
+same second || rc=1
+result "$rc" "a restart keeps the cache and the mount"
+
+rc=0 old=$(show MainPID)
+kill -KILL "$old"
+replaced() { [[ $(show ActiveState) == active && $(show MainPID) != "$old" ]]; }
+# Not before the keeper is seen to be gone; meanwhile a reader waits.
+same third || rc=1
+within replaced || rc=1
+same second || rc=1
+result "$rc" "so does a keeper that is killed"
+
+umount "$WORK/mnt"
+rc=0
+timeout "$DEADLINE" systemctl stop "$UNIT" || rc=1
+[[ $(show ActiveState) == inactive && $(show NFileDescriptorStore) == 0 ]] || rc=1
+result "$rc" "a stop lets the device go"
+
+rc=0; exec 9<>/dev/cachefiles || rc=1
+exec 9>&-
+result "$rc" "and it is free again"
+
+((failed == 0)) || last_words
+exit "$failed"
