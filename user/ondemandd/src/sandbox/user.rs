@@ -121,14 +121,14 @@ impl Identity {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty())
             .with_context(|| format!("cannot open the source {}", path.display()))?;
-        if self.is_root() {
-            // It owns what it has to read, or finds out at each OPEN.
-            return Ok(());
-        }
         let dumpable = rustix::process::dumpable_behavior();
         let tried = thread::scope(|scope| {
             // A thread of its own, which is another user until it ends.
-            let trial = scope.spawn(|| self.assume().and_then(|()| Ok(try_files(&dir)?)));
+            let trial = scope.spawn(|| {
+                self.assume()?;
+                super::drop_capabilities()?;
+                Ok(try_files(&dir)?)
+            });
             trial.join().unwrap_or_else(|_| bail!("a thread panicked"))
         });
         // The kernel has taken core dumps from all of the process.
@@ -138,8 +138,8 @@ impl Identity {
         let tried = tried.with_context(|| format!("cannot examine {}", path.display()))?;
         let path = path.display();
         let advice = format!(
-            "make it readable for that user or for all (chmod -R a+rX {path}), or say who can \
-             read it with --user (`user` in the configuration; root can)"
+            "make it readable for that user or for all (chmod -R a+rX {path}), or name one who can \
+             read it with --user (`user` in the configuration)"
         );
         ensure!(
             tried.may_enter,
@@ -181,8 +181,9 @@ fn try_files(dir: &OwnedFd) -> Result<Tried, Errno> {
     if !tried.may_enter {
         return Ok(tried);
     }
-    // What was opened as root is listed as root.
-    for entry in rustix::fs::Dir::read_from(dir).into_iter().flatten() {
+    // Not `read_from`, which would open it anew: what was opened as root can be listed.
+    let listed = rustix::fs::Dir::new(rustix::io::fcntl_dupfd_cloexec(dir, 0)?)?;
+    for entry in listed {
         let entry = entry?;
         if !entry.file_type().is_file() {
             continue;
@@ -319,17 +320,21 @@ mod tests {
         fs::write(dir.join("b"), "x").unwrap();
         mode(&dir.join("b"), 0o644);
         nobody.check_source(&dir).unwrap();
-        // It need not be listed.
+        // It need not be listed by that user.
         mode(&dir, 0o711);
         nobody.check_source(&dir).unwrap();
+        mode(&dir.join("b"), 0o640);
+        assert!(nobody.check_source(&dir).is_err());
         mode(&dir, 0o700);
         let error = format!("{:#}", nobody.check_source(&dir).unwrap_err());
         assert!(error.contains("cannot be entered"), "{error}");
-        "0:0"
-            .parse::<Identity>()
-            .unwrap()
-            .check_source(&dir)
-            .unwrap();
+        // Root has no capability either: what another one owns is closed to it.
+        let root_user: Identity = "0:0".parse().unwrap();
+        root_user.check_source(&dir).unwrap();
+        for name in ["a", "b"] {
+            std::os::unix::fs::chown(dir.join(name), Some(1), Some(1)).unwrap();
+        }
+        assert!(root_user.check_source(&dir).is_err());
         assert!(
             rustix::process::geteuid().is_root(),
             "only a thread was another"
