@@ -11,8 +11,10 @@
 #   CLIPPY=1    lint while building
 #   KVER        make uninstall: the kernel's release, where KDIR is gone
 #   DESTDIR     make install into this tree instead of /, for packages
-#   PREFIX, SBINDIR, MODPROBEDIR, INSTALL_MOD_PATH   where make install puts daemon
-#               (/usr/local/sbin), snippet (/lib/modprobe.d), module (DESTDIR)
+#   PREFIX, SBINDIR, UNITDIR, SYSCONFDIR, MODPROBEDIR, INSTALL_MOD_PATH   where make
+#               install puts man pages and the like (/usr/local), daemon (PREFIX/sbin), unit
+#               (PREFIX/lib/systemd/system), its configuration (/etc/ondemandd), snippet
+#               (/lib/modprobe.d), module (DESTDIR)
 #   TESTS="..."   names for make test, test-debug and test-c (default: all)
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   KILLS=N     make storm: how often the daemon is killed (500)
@@ -38,6 +40,8 @@ BINDGEN       ?= $(or $(wildcard $(XDG_CACHE_HOME)/cachefiles_ondemand/tools/bin
 BACKEND       ?= rust
 PREFIX        ?= /usr/local
 SBINDIR       ?= $(PREFIX)/sbin
+UNITDIR       ?= $(PREFIX)/lib/systemd/system
+SYSCONFDIR    ?= /etc
 MODPROBEDIR   ?= /lib/modprobe.d
 INSTALL_MOD_PATH ?= $(DESTDIR)
 CARGO_TARGET_DIR ?= user/target
@@ -63,16 +67,19 @@ daemon: ## build ondemandd
 	@scripts/programs ondemandd
 all: module daemon ## what make install wants
 
-.PHONY: install uninstall dkms
-install: ## install module, daemon and modprobe.d snippet (root; after make all)
+.PHONY: install uninstall dkms deb
+install: ## install module, modprobe.d snippet, daemon, its unit and man pages (root; after make all)
 	+@$(INSTALL_ENV) MODULES_INSTALL='$(MODULES_INSTALL)' scripts/install install
 uninstall: ## remove what make install has installed (root)
 	@$(INSTALL_ENV) scripts/install uninstall
 dkms: ## put the module's source below /usr/src, for dkms install (root)
 	@$(INSTALL_ENV) scripts/install dkms
 
+deb: ## Debian packages of daemon, module and its source, in results/deb (after make all)
+	+@$(INSTALL_ENV) MODULES_INSTALL='$(MODULES_INSTALL)' scripts/deb
+
 INSTALL_ENV = KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
-	MODPROBEDIR='$(MODPROBEDIR)' INSTALL_MOD_PATH='$(INSTALL_MOD_PATH)' DAEMON='$(DAEMON)'
+	UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' MODPROBEDIR='$(MODPROBEDIR)' INSTALL_MOD_PATH='$(INSTALL_MOD_PATH)' DAEMON='$(DAEMON)'
 MODULES_INSTALL = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS) modules_install
 
 .PHONY: rust-analyzer

@@ -173,10 +173,13 @@ smack_selftests() {
 
 # One of the daemon's own scripts, in a guest of its own.
 daemon_script() {
-    local name arguments=("$BIN/ondemandd")
-    name=ondemandd-$(basename "$1" .sh)
-    [[ $name != ondemandd-remote ]] || arguments+=("$NGINX" "$MOTO/bin/python")
-    aside "$name" "$name" machine "$name" 600 bash "$1" "${arguments[@]}"
+    local name command=(bash "$1" "$BIN/ondemandd")
+    name=$(basename "$1" .sh)
+    case $name in
+    remote) command+=("$NGINX" "$MOTO/bin/python") ;;
+    systemd) command=(bash "${1%/*}/under-systemd" "${command[@]}") ;;
+    esac
+    aside "ondemandd-$name" "ondemandd-$name" machine "ondemandd-$name" 600 "${command[@]}"
 }
 
 # A store that goes from one module to the other.
