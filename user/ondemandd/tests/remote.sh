@@ -117,7 +117,7 @@ kind = "http"
 url = "http://127.0.0.1:8080"
 [sources.web.requests]
 try-ms = 5000
-total-ms = 20000
+total-ms = 30000
 retries = 20
 
 [sources.bucket]
@@ -203,7 +203,7 @@ start=$SECONDS
 ! block gone || rc=1
 grep -q 'Input/output error' "$WORK/tail.log" || { rc=1; sed 's/^/# /' "$WORK/tail.log"; }
 echo "# an error after $((SECONDS - start)) s"
-((SECONDS - start <= 2 * 20 + 15)) || rc=1
+((SECONDS - start <= 2 * 30 + 15)) || rc=1
 result "$rc" "without a server there is an error in time"
 rc=0; reads slow || rc=1
 result "$rc" "and what is cached is read all the same"
@@ -225,8 +225,8 @@ result "$rc" "every byte of S3 is right, though server and worker were held up"
 
 rc=0
 ! grep -rq opensesame "$WORK/log" "$RUN" || rc=1
-(($(field worker_starts) == 2 && $(field kernel_errors) == 0)) || rc=1
-result "$rc" "no secret is in the log, and one worker was replaced"
+(($(field worker_starts) >= 2 && $(field kernel_errors) == 0)) || rc=1
+result "$rc" "no secret is in the log, and the worker was replaced"
 
 for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image"; done
 kill -TERM "$KEEPER"
