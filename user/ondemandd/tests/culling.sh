@@ -39,7 +39,7 @@ finish() {
     umount "$WORK/held" "$WORK/part" "$WORK/mnt" 2>/dev/null || true
     if [[ -n $KEEPER ]]; then
         kill "$KEEPER" 2>/dev/null || true
-        timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || true
+        ended "$KEEPER" || true
     fi
     umount "$WORK/small" 2>/dev/null || true
 }
@@ -215,8 +215,7 @@ result "$rc" "with space again the same read succeeds, without a remount"
 
 umount "$WORK/held" "$WORK/part"
 kill -TERM "$KEEPER"
-rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
-wait "$KEEPER" || rc=1
+rc=0; ended "$KEEPER" || rc=1
 KEEPER=''
 within umount "$WORK/small" || rc=1
 result "$rc" "the keeper ends, and the cache's file system is free"

@@ -117,8 +117,7 @@ result "$rc" "a broken new version is not the end"
 kill -STOP "$new"
 kill -INT "$KEEPER"
 kill -TERM "$KEEPER"
-rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
-wait "$KEEPER" || rc=1
+rc=0; ended "$KEEPER" || rc=1
 within gone "$new" || rc=1
 KEEPER=''
 result "$rc" "a second signal ends a worker that does not listen"
@@ -170,8 +169,7 @@ KEEPER='' WORKER=''
 cmp "$WORK/mnt/late" "$WORK/tree/late" 9>&- &
 READER=$!
 take_over || rc=1
-timeout "$DEADLINE" tail --pid="$READER" -f /dev/null || rc=1
-wait "$READER" || rc=1
+ended "$READER" || rc=1
 result "$rc" "a reader waits while keeper and worker are dead and another holds the device"
 
 exec 9>&-

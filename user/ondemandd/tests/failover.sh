@@ -104,8 +104,7 @@ result "$rc" "the counters survived the workers"
 
 for ((i = 0; i < IMAGES; i++)); do umount "$WORK/mnt$i"; done
 kill -TERM "$KEEPER"
-rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
-wait "$KEEPER" || rc=$?
+rc=0; ended "$KEEPER" || rc=1
 KEEPER=''
 [[ ! -e $RUN/keeper.pid && ! -e $RUN/worker.pid && -s $RUN/stats.json ]] || rc=1
 result "$rc" "SIGTERM ends both, and the pids are gone"

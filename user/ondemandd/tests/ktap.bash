@@ -35,5 +35,10 @@ within() {
         sleep 0.05
     done
 }
+# ended PID: waits for a child of ours; its status, and fails at the deadline.
+ended() {
+    timeout "$DEADLINE" tail --pid="$1" -f /dev/null || return 1
+    wait "$1"
+}
 # field NAME: a number of the keeper's statistics.
 field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }

@@ -230,8 +230,7 @@ result "$rc" "no secret is in the log, and the worker was replaced"
 
 for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image"; done
 kill -TERM "$KEEPER"
-rc=0; timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || rc=1
-wait "$KEEPER" || rc=$?
+rc=0; ended "$KEEPER" || rc=1
 KEEPER=''
 result "$rc" "an orderly end"
 

@@ -44,9 +44,10 @@ serve() {
 }
 # stop: the keeper ends well.
 stop() {
-    kill -TERM "$KEEPER" && timeout "$DEADLINE" tail --pid="$KEEPER" -f /dev/null || return 1
-    wait "$KEEPER"
+    local rc=0
+    kill -TERM "$KEEPER" && ended "$KEEPER" || rc=1
     KEEPER=''
+    return "$rc"
 }
 # status FIELD: of the worker's process, the first number.
 status() { sed -n "s/^$1:[[:space:]]*\([0-9a-f]*\).*/\1/p" "/proc/$(cat "$RUN/worker.pid")/status"; }

@@ -23,10 +23,9 @@ use super::Sandbox;
 /// The newest version whose restrictions are asked for: that of Linux 6.12. An older kernel has fewer.
 const NEWEST: ABI = ABI::V6;
 
-/// What looking up host names may read, besides the C library's own modules: files that are replaced while
-/// the worker runs, so that a rule has to name their directory.
+/// What looking up host names may read, besides [`SETTINGS`] or [`SETTINGS_FOR_ROOT`]: the C library's modules,
+/// and files that are replaced while the worker runs, so that a rule has to name their directory.
 const NAMES: &[&str] = &[
-    "/etc",
     "/run/systemd/resolve",
     "/run/NetworkManager",
     "/run/resolvconf",
@@ -36,9 +35,12 @@ const NAMES: &[&str] = &[
     "/lib64",
 ];
 
+/// Where it is set how names are looked up. These files are replaced, too.
+const SETTINGS: &[&str] = &["/etc"];
+
 /// The same for root, who owns more of /etc than anybody should read. Of these files the ones that are there
 /// at the start are meant, so that a change of them takes a new worker.
-const NAMES_FOR_ROOT: &[&str] = &[
+const SETTINGS_FOR_ROOT: &[&str] = &[
     "/etc/gai.conf",
     "/etc/host.conf",
     "/etc/hosts",
@@ -46,13 +48,6 @@ const NAMES_FOR_ROOT: &[&str] = &[
     "/etc/nsswitch.conf",
     "/etc/resolv.conf",
     "/etc/services",
-    "/run/systemd/resolve",
-    "/run/NetworkManager",
-    "/run/resolvconf",
-    "/usr/lib",
-    "/usr/lib64",
-    "/lib",
-    "/lib64",
 ];
 
 /// Leaves reading the sources, and what the network takes; `false` if the kernel has no Landlock.
@@ -72,12 +67,12 @@ pub(super) fn restrict(sandbox: &Sandbox<'_>) -> anyhow::Result<bool> {
             .add_rule(PathBeneath::new(source, read))
             .context("cannot allow a source")?;
     }
-    let names = match (sandbox.network, sandbox.identity.is_root()) {
-        (false, _) => &[],
-        (true, false) => NAMES,
-        (true, true) => NAMES_FOR_ROOT,
+    let (names, settings): (&[_], _) = match (sandbox.network, sandbox.identity.is_root()) {
+        (false, _) => (&[], &[][..]),
+        (true, false) => (NAMES, SETTINGS),
+        (true, true) => (NAMES, SETTINGS_FOR_ROOT),
     };
-    for path in names {
+    for path in settings.iter().chain(names) {
         // What is not there need not be read.
         let Ok(fd) = PathFd::new(path) else {
             continue;
