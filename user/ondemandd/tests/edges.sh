@@ -22,14 +22,6 @@ RUN=$WORK/run
 
 plan 12
 
-# A dead worker's pid stays in the file until the keeper has seen the end.
-replaced() {
-    local now
-    # Between the two there may be no file. Not $(<...): where that fails, bash ends the script, whatever
-    # the condition that it is part of, and says nothing.
-    now=$(cat "$RUN/worker.pid") || return 1
-    [[ -n $now && $now != "$1" ]]
-}
 gone() { [[ ! -d /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat") == Z* ]]; }
 
 KEEPER='' WORKER=''

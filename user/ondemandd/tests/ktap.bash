@@ -40,5 +40,14 @@ ended() {
     timeout "$DEADLINE" tail --pid="$1" -f /dev/null || return 1
     wait "$1"
 }
+# replaced PID: another worker serves.  There is no file from the end of the one, which the keeper sees
+# a while after the kill, until its successor is ready.
+replaced() {
+    local now
+    # Not $(<...): where that fails, bash ends the script, whatever the condition that it is part of, and
+    # says nothing.
+    now=$(cat "$RUN/worker.pid") || return 1
+    [[ -n $now && $now != "$1" ]]
+}
 # field NAME: a number of the keeper's statistics.
 field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }

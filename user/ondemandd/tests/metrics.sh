@@ -49,9 +49,13 @@ timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || rc=1
 timeout "$DEADLINE" cmp "$WORK/mnt/file" "$WORK/tree/file" || rc=1
 reads=$(field reads)
 ((reads > 0)) || rc=1
-[[ $(metric reads_total) == "$reads" && $(metric opens_total) == "$(field opens)" ]] || rc=1
-[[ $(metric request_duration_seconds_count) == "$(field requests_ended)" ]] || rc=1
-[[ $(metric requests_in_flight) == 0 && $(metric worker_up) == 1 ]] || rc=1
+# A reader has its bytes a moment before the worker counts them.
+agree() {
+    [[ $(metric reads_total) == "$(field reads)" && $(metric opens_total) == "$(field opens)" ]] &&
+        [[ $(metric request_duration_seconds_count) == "$(field requests_ended)" ]] &&
+        [[ $(metric requests_in_flight) == 0 && $(metric worker_up) == 1 ]]
+}
+within agree || rc=1
 result "$rc" "metrics are the numbers of stats"
 
 rc=0

@@ -85,8 +85,7 @@ result "$rc" "it serves"
 rc=0
 old=$(cat "$RUN/worker.pid")
 kill -KILL "$old" || rc=1
-replaced() { [[ -s $RUN/worker.pid && $(cat "$RUN/worker.pid") != "$old" ]]; }
-within replaced || rc=1
+within replaced "$old" || rc=1
 confined 65534 || rc=1
 echo 3 >/proc/sys/vm/drop_caches
 timeout "$DEADLINE" cmp "$WORK/mnt/late" "$WORK/tree/late" || rc=1

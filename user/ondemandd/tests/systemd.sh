@@ -71,10 +71,10 @@ result "$rc" "a restart keeps the cache and the mount"
 
 rc=0 old=$(show MainPID)
 kill -KILL "$old"
-replaced() { [[ $(show ActiveState) == active && $(show MainPID) != "$old" ]]; }
+restarted() { [[ $(show ActiveState) == active && $(show MainPID) != "$old" ]]; }
 # Not before the keeper is seen to be gone; meanwhile a reader waits.
 same third || rc=1
-within replaced || rc=1
+within restarted || rc=1
 same second || rc=1
 result "$rc" "so does a keeper that is killed"
 
