@@ -38,6 +38,7 @@
 //! | [`pool`] | threads that wait for remote sources |
 //! | [`block`] | memory for direct I/O |
 //! | [`counters`] | numbers in memory that outlives the worker |
+//! | `clients` | sockets that the keeper serves |
 //! | [`systemd`] | what systemd is told and keeps |
 //! | [`rundir`] | pid files and `stats.json` |
 //! | [`report`] | all numbers in one place |
@@ -54,6 +55,7 @@
 pub mod block;
 mod child;
 pub mod cli;
+mod clients;
 pub mod config;
 pub mod counters;
 mod cull;

@@ -10,11 +10,11 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`address`] | where they are served |
-//! | `exchange` | one client: what it may say, and how long it may take |
+//! | `http` | what a client may say |
 //! | [`server`] | the thread |
 
 pub mod address;
-mod exchange;
+mod http;
 pub mod server;
 
 use std::fmt;

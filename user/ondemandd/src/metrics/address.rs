@@ -21,7 +21,10 @@ use std::str::FromStr;
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::exchange::Stream;
+use crate::clients;
+use crate::clients::Listen;
+use crate::clients::Newcomer;
+use crate::clients::Stream;
 
 /// Everybody on this machine may connect, as to a TCP port; who may not is up to the directory.
 const SOCKET_MODE: u32 = 0o666;
@@ -116,9 +119,10 @@ impl Listener {
             Listener::Unix(_, path) => Ok(MetricsAddress::Unix(path.clone())),
         }
     }
+}
 
-    /// A client that waits, if one does; its stream does not block.
-    pub(super) fn accept(&self) -> io::Result<Option<Box<dyn Stream>>> {
+impl Listen for Listener {
+    fn accept(&self) -> io::Result<Option<Newcomer>> {
         let accepted: io::Result<Box<dyn Stream>> = match self {
             Listener::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(true)?;
@@ -129,19 +133,11 @@ impl Listener {
                 Ok(Box::new(stream) as Box<dyn Stream>)
             }),
         };
-        match accepted {
-            Ok(stream) => Ok(Some(stream)),
-            // One that has gone again says nothing about the next.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::ConnectionAborted | ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        let newcomer = |stream| Newcomer {
+            stream,
+            refused: None,
+        };
+        Ok(clients::if_any(accepted)?.map(newcomer))
     }
 }
 

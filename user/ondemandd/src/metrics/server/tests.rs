@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
-use super::super::exchange::LONGEST_HEAD;
+use super::super::http::Http;
 use super::*;
+use crate::clients::Service;
+use crate::clients::MOST_CLIENTS;
 use crate::counters::count;
 use crate::counters::Counters;
 
@@ -72,7 +74,7 @@ fn the_numbers_of_this_moment_are_served() {
 #[test]
 fn other_requests_get_an_error() {
     let (address, _counters) = start(CLIENT_WITHIN);
-    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(LONGEST_HEAD));
+    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(Http::LONGEST_REQUEST));
     for (request, status) in [
         ("GET / HTTP/1.1\r\n\r\n", "404"),
         ("GET /metrics/../../etc HTTP/1.1\r\n\r\n", "404"),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! One client of the metrics: a request of a few lines, an answer, the end.
+//! One client: a request, an answer, the end.
 //!
 //! ```text
-//!   Reading --- blank line ---> Writing --- all sent ---> Draining --- end of input ---> Done
+//!   Reading --- all is there ---> Writing --- all sent ---> Draining --- end of input ---> Done
 //! ```
 //!
 //! The client is not trusted: what it sends is bounded, and in every state it is given up at the same
@@ -17,20 +17,19 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::CONTENT_TYPE;
+use super::Service;
 
-/// A request has no more bytes before its blank line.
-pub(super) const LONGEST_HEAD: usize = 8 << 10;
 /// So much is read and thrown away after the answer.
 const MOST_DRAINED: usize = 64 << 10;
 
 /// A connection that does not block.
-pub(super) trait Stream: Read + Write + AsFd + Send {
+pub(crate) trait Stream: Read + Write + AsFd + Send {
     /// Says that nothing more will be sent.
     fn end_output(&self) -> io::Result<()>;
 }
@@ -66,6 +65,7 @@ enum State {
 }
 
 impl Exchange {
+    /// A client that is to ask.
     pub(super) fn new(stream: Box<dyn Stream>, by: Instant) -> Self {
         Exchange {
             stream,
@@ -74,8 +74,8 @@ impl Exchange {
         }
     }
 
-    pub(super) fn stream(&self) -> &dyn Stream {
-        &*self.stream
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -95,12 +95,17 @@ impl Exchange {
         matches!(self.state, State::Done) || self.by <= now
     }
 
-    /// Goes on as far as it can without waiting. `metrics` is asked for once, if the client asks for it.
-    pub(super) fn go_on(&mut self, metrics: &dyn Fn() -> Option<String>) {
+    /// Gives it an answer, whatever it wants.
+    pub(super) fn answer(&mut self, answer: Vec<u8>) {
+        self.state = State::Writing(answer, 0);
+    }
+
+    /// Goes on as far as it can without waiting. The service is asked once at most.
+    pub(super) fn go_on<S: Service>(&mut self, service: &mut S) {
         loop {
             let next = match &mut self.state {
-                State::Reading(head) => read_head(&mut *self.stream, head, metrics),
-                State::Writing(answer, sent) => write_answer(&mut *self.stream, answer, sent),
+                State::Reading(request) => read(&mut *self.stream, request, service),
+                State::Writing(answer, sent) => write(&mut *self.stream, answer, sent),
                 State::Draining(thrown) => drain(&mut *self.stream, thrown),
                 State::Done => return,
             };
@@ -115,35 +120,24 @@ impl Exchange {
     }
 }
 
-fn read_head(
+fn read<S: Service>(
     stream: &mut dyn Stream,
-    head: &mut Vec<u8>,
-    metrics: &dyn Fn() -> Option<String>,
+    request: &mut Vec<u8>,
+    service: &mut S,
 ) -> io::Result<Option<State>> {
     let mut part = [0; 1024];
     let len = stream.read(&mut part)?;
     if len == 0 {
         return Ok(Some(State::Done));
     }
-    head.extend_from_slice(&part[..len]);
-    let is_complete = head.windows(4).any(|end| end == b"\r\n\r\n");
-    if head.len() > LONGEST_HEAD {
-        let answer = answer(
-            "431 Request Header Fields Too Large",
-            "",
-            "too long\n",
-            false,
-        );
-        return Ok(Some(State::Writing(answer, 0)));
+    request.extend_from_slice(&part[..len]);
+    if request.len() > S::LONGEST_REQUEST {
+        return Ok(Some(State::Writing(S::too_long(), 0)));
     }
-    Ok(is_complete.then(|| State::Writing(answer_to(head, metrics), 0)))
+    Ok(S::is_complete(request).then(|| State::Writing(service.answer(request), 0)))
 }
 
-fn write_answer(
-    stream: &mut dyn Stream,
-    answer: &[u8],
-    sent: &mut usize,
-) -> io::Result<Option<State>> {
+fn write(stream: &mut dyn Stream, answer: &[u8], sent: &mut usize) -> io::Result<Option<State>> {
     let left = answer.get(*sent..).unwrap_or_default();
     if left.is_empty() {
         stream.end_output()?;
@@ -162,51 +156,4 @@ fn drain(stream: &mut dyn Stream, thrown: &mut usize) -> io::Result<Option<State
     let len = stream.read(&mut [0; 4096])?;
     *thrown += len;
     Ok((len == 0 || *thrown > MOST_DRAINED).then_some(State::Done))
-}
-
-/// The answer to a request whose blank line has come.
-fn answer_to(head: &[u8], metrics: &dyn Fn() -> Option<String>) -> Vec<u8> {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let [method, target, version] = words.as_slice() else {
-        return answer("400 Bad Request", "", "no request\n", false);
-    };
-    if !version.starts_with(b"HTTP/1.") {
-        return answer(
-            "505 HTTP Version Not Supported",
-            "",
-            "HTTP/1.1 only\n",
-            false,
-        );
-    }
-    let without_body = *method == b"HEAD";
-    if *method != b"GET" && !without_body {
-        return answer(
-            "405 Method Not Allowed",
-            "Allow: GET, HEAD\r\n",
-            "GET only\n",
-            false,
-        );
-    }
-    let path = target.split(|byte| *byte == b'?').next();
-    if path != Some(b"/metrics") {
-        return answer("404 Not Found", "", "see /metrics\n", without_body);
-    }
-    match metrics() {
-        Some(text) => {
-            let kind = format!("Content-Type: {CONTENT_TYPE}\r\n");
-            answer("200 OK", &kind, &text, without_body)
-        }
-        None => answer("500 Internal Server Error", "", "failed\n", without_body),
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &str, without_body: bool) -> Vec<u8> {
-    let len = body.len();
-    let mut answer =
-        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len}\r\n{headers}\r\n");
-    if !without_body {
-        answer.push_str(body);
-    }
-    answer.into_bytes()
 }
