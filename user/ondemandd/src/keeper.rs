@@ -29,7 +29,10 @@ use tracing::warn;
 use self::device::Obtained;
 use crate::child::Child;
 use crate::child::Launcher;
+use crate::clients::CLIENT_WITHIN;
 use crate::config::settings::Settings;
+use crate::control::server::Control;
+use crate::control::server::ControlListener;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
@@ -52,6 +55,7 @@ struct Keeper {
     reporter: Arc<Reporter>,
     run_dir: RunDir,
     signals: Signals,
+    control: Control,
     launcher: Launcher,
     takeover: Takeover,
     /// The worker that runs, if one does.
@@ -72,6 +76,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     let run_dir = RunDir::create(&settings.run_dir)?;
     // Signals from now on end the keeper in good order.
     let signals = Signals::install()?;
+    let control = ControlListener::bind(&run_dir.path(rundir::CONTROL))?;
     let launcher = Launcher::new(settings, log)?;
     let counters = Arc::new(Counters::create()?);
     let metrics = settings.metrics.as_ref().map(MetricsServer::bind);
@@ -86,6 +91,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     if let Some(metrics) = metrics {
         metrics.start(Arc::clone(&reporter))?;
     }
+    let control = Control::new(control, Arc::clone(&reporter), CLIENT_WITHIN);
     let (takeover, first) = Takeover::begin(had_worker);
     let mut keeper = Keeper {
         device,
@@ -93,6 +99,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         reporter,
         run_dir,
         signals,
+        control,
         launcher,
         takeover,
         worker: None,
@@ -205,8 +212,13 @@ impl Keeper {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(Event::Deadline);
             }
-            let wake_up = deadline.into_iter().chain(self.watchdog.tell(now)).min();
+            let others = [self.watchdog.tell(now), self.control.deadline()];
+            let wake_up = deadline
+                .into_iter()
+                .chain(others.into_iter().flatten())
+                .min();
             let ready = self.poll(wake_up.map(|it| it.saturating_duration_since(now)))?;
+            self.control.go_on(&ready.control);
             if ready.report {
                 self.signals.report.take();
                 log_failure(self.report());
@@ -233,6 +245,9 @@ impl Keeper {
             PollFd::new(&self.signals.stop, PollFlags::IN),
             PollFd::new(&self.signals.report, PollFlags::IN),
         ];
+        let control = fds.len();
+        fds.extend(self.control.poll_fds());
+        let worker = fds.len();
         if let Some(worker) = &self.worker {
             fds.push(PollFd::new(worker.pidfd(), PollFlags::IN));
             if let Some(channel) = worker.channel_if_awaited() {
@@ -243,12 +258,14 @@ impl Keeper {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno).context("cannot wait"),
         }
-        let is_ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let is_ready = |index: usize| ready.get(index).is_some_and(|it| *it);
         Ok(Ready {
             stop: is_ready(0),
             report: is_ready(1),
-            death: is_ready(2),
-            answer: is_ready(3),
+            death: is_ready(worker),
+            answer: is_ready(worker + 1),
+            control: ready.get(control..worker).unwrap_or_default().to_vec(),
         })
     }
 
@@ -283,6 +300,7 @@ impl Keeper {
     /// Leaves the last counters behind and takes the pids away.
     fn tidy_up(&self) {
         log_failure(self.report());
+        log_failure(self.run_dir.remove(rundir::CONTROL));
         log_failure(self.run_dir.remove(rundir::KEEPER_PID));
         log_failure(self.run_dir.remove(rundir::WORKER_PID));
     }
@@ -308,6 +326,8 @@ struct Ready {
     report: bool,
     death: bool,
     answer: bool,
+    /// Of what the control socket waits for.
+    control: Vec<bool>,
 }
 
 fn is_cache_dead(status: ExitStatus) -> bool {

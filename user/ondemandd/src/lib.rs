@@ -38,9 +38,10 @@
 //! | [`pool`] | threads that wait for remote sources |
 //! | [`block`] | memory for direct I/O |
 //! | [`counters`] | numbers in memory that outlives the worker |
+//! | [`control`] | what the keeper can be asked, over a socket |
 //! | `clients` | sockets that the keeper serves |
 //! | [`systemd`] | what systemd is told and keeps |
-//! | [`rundir`] | pid files and `stats.json` |
+//! | [`rundir`] | pid files, control socket and `stats.json` |
 //! | [`report`] | all numbers in one place |
 //! | [`metrics`] | the same for Prometheus |
 //! | [`stats`] | `ondemandd stats` |
@@ -57,6 +58,7 @@ mod child;
 pub mod cli;
 mod clients;
 pub mod config;
+pub mod control;
 pub mod counters;
 mod cull;
 pub mod doctor;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The run directory: `keeper.pid`, `worker.pid`, `stats.json`, `cache.path`.
+//! The run directory: `keeper.pid`, `worker.pid`, `control.sock`, `stats.json`, `cache.path`.
 //!
 //! Files appear complete, by a rename. The keeper holds a lock on the directory for as long as it
 //! lives, so that a pid left behind by one that was killed is never taken for a live one, and no
@@ -22,7 +22,8 @@ pub const KEEPER_PID: &str = "keeper.pid";
 pub const WORKER_PID: &str = "worker.pid";
 /// The counters, written on SIGUSR1 and at the end.
 pub const STATS: &str = "stats.json";
-
+/// The keeper's control socket; there as long as the keeper is.
+pub const CONTROL: &str = "control.sock";
 /// Where the cache is that was bound last, and a newline; for the keeper that goes on with it.
 pub const CACHE: &str = "cache.path";
 
@@ -50,10 +51,16 @@ impl RunDir {
             path: path.to_owned(),
             _lock: lock,
         };
-        for name in [KEEPER_PID, WORKER_PID, STATS] {
+        for name in [KEEPER_PID, WORKER_PID, STATS, CONTROL] {
             run_dir.remove(name)?;
         }
         Ok(run_dir)
+    }
+
+    /// Where something of that name is.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
     /// Writes a file as a whole.
@@ -62,7 +69,7 @@ impl RunDir {
     ///
     /// What the file system says.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.path.join(name);
+        let path = self.path(name);
         let new = self.path.join(format!(".{name}.new"));
         fs::write(&new, text)
             .and_then(|()| fs::rename(&new, &path))
@@ -75,7 +82,7 @@ impl RunDir {
     ///
     /// What the file system says; or it is no text.
     pub fn read(&self, name: &str) -> anyhow::Result<Option<String>> {
-        let path = self.path.join(name);
+        let path = self.path(name);
         match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             other => other
@@ -90,7 +97,7 @@ impl RunDir {
     ///
     /// What the file system says.
     pub fn remove(&self, name: &str) -> anyhow::Result<()> {
-        let path = self.path.join(name);
+        let path = self.path(name);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -122,6 +129,8 @@ fn try_lock(path: &Path) -> anyhow::Result<Option<File>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -133,11 +142,14 @@ mod tests {
         assert!(is_in_use(&path).unwrap());
         assert!(RunDir::create(&path).is_err());
         run_dir.write(KEEPER_PID, "1\n").unwrap();
+        // The socket of a keeper that was killed stays as well.
+        drop(UnixListener::bind(run_dir.path(CONTROL)).unwrap());
         drop(run_dir);
         assert!(!is_in_use(&path).unwrap());
         assert!(path.join(KEEPER_PID).exists());
         let _next = RunDir::create(&path).unwrap();
         assert!(!path.join(KEEPER_PID).exists());
+        assert!(!path.join(CONTROL).exists());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! `ondemandd stats`: asks the keeper for its counters, and prints them.
+//!
+//! It is asked on its control socket; where there is none, with SIGUSR1, as a keeper of an earlier version is.
+//! One that has ended has left its last counters in `stats.json`.
 
 use std::fs;
 use std::io::Write;
@@ -23,6 +26,7 @@ use rustix::process::PidfdFlags;
 use rustix::process::Signal;
 
 use crate::cli;
+use crate::control;
 use crate::report::Report;
 use crate::rundir;
 
@@ -53,6 +57,9 @@ pub fn run(args: &cli::Stats) -> anyhow::Result<()> {
 ///
 /// As [`run`].
 pub fn load(run_dir: &Path) -> anyhow::Result<Report> {
+    if let Some(report) = control::client::stats(run_dir)? {
+        return Ok(report);
+    }
     if rundir::is_in_use(run_dir)? {
         refresh(run_dir)?;
     }

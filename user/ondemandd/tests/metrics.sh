@@ -8,7 +8,7 @@
 #   scripts/vm/run --backend c -- user/ondemandd/tests/metrics.sh user/target/debug/ondemandd
 #
 # It would have caught: metrics of the worker instead of the keeper, numbers that differ from `stats`, a
-# client that is not answered while another one says nothing.
+# client that is not answered while another one says nothing, a control socket that anybody may use.
 # shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
 
@@ -21,7 +21,7 @@ PORT=${2:-9464}
 ip link set lo up 2>/dev/null || true
 ip -br addr show lo 2>/dev/null | grep -q 127.0.0.1 || skip "no loopback interface"
 
-plan 4
+plan 5
 
 KEEPER=''
 finish() {
@@ -57,6 +57,19 @@ agree() {
 }
 within agree || rc=1
 result "$rc" "metrics are the numbers of stats"
+
+rc=0
+[[ $(stat -c '%F %a' "$RUN/control.sock") == "socket 600" ]] || rc=1
+"$DAEMON" stats --run-dir "$RUN" >/dev/null || rc=1
+[[ ! -e $RUN/stats.json ]] || { rc=1; echo "# not asked at the socket"; }
+# Whoever has got past the modes.
+chmod 666 "$RUN/control.sock"
+setpriv --reuid 65534 --regid 65534 --clear-groups "$DAEMON" stats --run-dir "$RUN" 2>"$WORK/refused" && rc=1
+grep -q "user 65534 may not ask" "$WORK/refused" || { rc=1; sed 's/^/# /' "$WORK/refused"; }
+chmod 600 "$RUN/control.sock"
+kill -USR1 "$KEEPER"
+within test -s "$RUN/stats.json" || rc=1
+result "$rc" "stats asks at the socket, where no other user may, and SIGUSR1 still writes the file"
 
 rc=0
 kill -KILL "$(cat "$RUN/worker.pid")" || rc=1

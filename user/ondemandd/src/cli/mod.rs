@@ -185,8 +185,8 @@ pub struct Serve {
     #[arg(long, value_name = "MODE")]
     pub sandbox: Option<SandboxMode>,
 
-    /// Directory of keeper.pid, worker.pid and stats.json; made if it is missing
-    /// [default: /run/ondemandd].
+    /// Directory of keeper.pid, worker.pid, control.sock and stats.json; made if it is missing
+    /// [default: /run/ondemandd]. At most 95 bytes, for the path of a socket is short.
     ///
     /// worker.pid is written when that worker serves; keeper.pid when the first one does.
     #[arg(long, value_name = "DIR")]
