@@ -51,6 +51,18 @@ impl Histogram {
 pub struct Latency(pub Vec<u64>);
 
 impl Latency {
+    /// What has come to it since an earlier moment.
+    #[must_use]
+    pub fn since(&self, earlier: &Latency) -> Latency {
+        let before = earlier.0.iter().chain(std::iter::repeat(&0));
+        let counts = self.0.iter().zip(before);
+        Latency(
+            counts
+                .map(|(now, then)| now.saturating_sub(*then))
+                .collect(),
+        )
+    }
+
     /// A time that so many in a hundred requests took no longer than; within a factor of two, rounded up.
     /// `None` if there were none.
     #[must_use]
@@ -72,6 +84,13 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_difference_is_what_came_in_between() {
+        let (earlier, later) = (Latency(vec![1, 0, 5]), Latency(vec![1, 3, 4, 2]));
+        assert_eq!(later.since(&earlier), Latency(vec![0, 3, 0, 2]));
+        assert_eq!(later.since(&Latency::default()), later);
+    }
 
     #[test]
     fn percentiles_are_upper_bounds() {

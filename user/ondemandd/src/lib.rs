@@ -47,6 +47,8 @@
 //! | [`stats`] | `ondemandd stats` |
 //! | [`latency`] | how long requests take |
 //! | [`status`] | `ondemandd status` |
+//! | [`top`] | `ondemandd top` |
+//! | `images` | how much the cache holds of what is mounted |
 //! | [`mount`] | `ondemandd mount` and `umount` |
 //! | [`mounted`] | what the kernel says is mounted |
 //! | [`prefetch`] | `ondemandd prefetch` |
@@ -65,6 +67,7 @@ pub mod doctor;
 pub mod generate;
 mod graveyard;
 pub mod handover;
+mod images;
 pub mod keeper;
 pub mod latency;
 pub mod limits;
@@ -87,4 +90,5 @@ pub mod stats;
 pub mod status;
 pub mod systemd;
 pub mod takeover;
+pub mod top;
 pub mod worker;

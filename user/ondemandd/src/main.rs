@@ -19,6 +19,7 @@ use ondemandd::prefetch;
 use ondemandd::stats;
 use ondemandd::status;
 use ondemandd::takeover::Outcome;
+use ondemandd::top;
 use ondemandd::worker;
 use tracing::error;
 use tracing::info;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Serve(_) => unreachable!("it has gone on above"),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Status(args) => finish(status::run(args)),
+        Command::Top(args) => finish(top::run(args)),
         Command::Mount(args) => finish(mount::mount(args)),
         Command::Umount(args) => finish(mount::umount(args)),
         Command::Prefetch(args) => finish(prefetch::run(args)),

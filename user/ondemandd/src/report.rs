@@ -48,6 +48,18 @@ impl Report {
         requests_begun.saturating_sub(requests_ended)
     }
 
+    /// READs that ended without their data.
+    #[must_use]
+    pub fn failed_reads(&self) -> u64 {
+        let Snapshot {
+            source_errors,
+            verify_errors,
+            fills_without_space,
+            ..
+        } = self.counters;
+        source_errors + verify_errors + fills_without_space
+    }
+
     /// Workers that took the place of another one.
     #[must_use]
     pub fn worker_restarts(&self) -> u64 {

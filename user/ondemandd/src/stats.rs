@@ -30,7 +30,7 @@ use crate::control;
 use crate::report::Report;
 use crate::rundir;
 
-/// How long the keeper may take to write the file.
+/// How long the keeper may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Prints the counters of a keeper that runs or has run.
@@ -57,7 +57,7 @@ pub fn run(args: &cli::Stats) -> anyhow::Result<()> {
 ///
 /// As [`run`].
 pub fn load(run_dir: &Path) -> anyhow::Result<Report> {
-    if let Some(report) = control::client::stats(run_dir)? {
+    if let Some(report) = control::client::stats(run_dir, ANSWER_WITHIN)? {
         return Ok(report);
     }
     if rundir::is_in_use(run_dir)? {

@@ -2,28 +2,20 @@
 
 //! `ondemandd status`: what is mounted, how much of it the cache holds, and what the daemon does.
 //!
-//! The numbers are those of `stats`; what is cached is looked up in the store, which is the truth whether a
-//! daemon runs or not.
+//! The numbers are those of `stats`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::cli;
-use crate::mounted;
-use crate::mounted::Mounted;
+use crate::images;
+use crate::images::bar;
+use crate::images::size;
+use crate::images::Image;
 use crate::report::Report;
 use crate::stats;
-
-/// Width of a bar.
-const BAR: u64 = 20;
-/// A block of `st_blocks`.
-const STAT_BLOCK: u64 = 512;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -33,25 +25,6 @@ struct Status {
     /// Why not.
     daemon_error: Option<String>,
     images: Vec<Image>,
-}
-
-/// A mounted image.
-#[derive(Debug, Eq, PartialEq, Serialize)]
-struct Image {
-    image: String,
-    domain: Option<String>,
-    dir: PathBuf,
-    /// The image itself, then its blobs.
-    objects: Vec<Cached>,
-}
-
-/// How much the cache holds of an image or blob; in bytes, and in whole blocks.
-#[derive(Debug, Eq, PartialEq, Serialize)]
-struct Cached {
-    key: String,
-    /// Unknown until there is a file of it in the store.
-    total: Option<u64>,
-    cached: u64,
 }
 
 /// Prints the status.
@@ -66,14 +39,10 @@ pub fn run(args: &cli::Status) -> anyhow::Result<()> {
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     let cache = daemon.as_ref().and_then(|report| report.cache.clone());
-    let images = mounted::all()?;
-    let images = images
-        .into_iter()
-        .map(|image| look_up(cache.as_deref(), image));
     let status = Status {
         daemon,
         daemon_error,
-        images: images.collect(),
+        images: images::all(cache.as_deref())?,
     };
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -83,36 +52,6 @@ pub fn run(args: &cli::Status) -> anyhow::Result<()> {
         out.write_all(text(&status).as_bytes())?;
     }
     Ok(())
-}
-
-fn look_up(cache: Option<&Path>, mounted: Mounted) -> Image {
-    let volume = mounted.volume_key();
-    let keys = [&mounted.image].into_iter().chain(&mounted.blobs);
-    let objects = keys.map(|key| {
-        let file = cache.and_then(|cache| file_of(cache, &volume, key));
-        let metadata = file.and_then(|file| fs::symlink_metadata(file).ok());
-        Cached {
-            key: key.clone(),
-            total: metadata.as_ref().map(MetadataExt::size),
-            // What is preallocated or of the file system's own does not count.
-            cached: metadata.map_or(0, |it| (it.blocks() * STAT_BLOCK).min(it.size())),
-        }
-    });
-    Image {
-        objects: objects.collect(),
-        image: mounted.image,
-        domain: mounted.domain,
-        dir: mounted.dir,
-    }
-}
-
-/// Where the store has an object.
-fn file_of(cache: &Path, volume: &str, key: &str) -> Option<PathBuf> {
-    let path = ondemand_core::layout::object_path(volume.as_bytes(), key.as_bytes()).ok()?;
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-    let volume = text(path.volume.as_bytes())?;
-    let (fanout, file) = (text(&path.fanout)?, text(path.file.as_bytes())?);
-    Some(cache.join("cache").join(volume).join(fanout).join(file))
 }
 
 fn text(status: &Status) -> String {
@@ -176,7 +115,7 @@ fn daemon(text: &mut String, report: &Report) -> std::fmt::Result {
     };
     let (half, most) = (took(50), took(99));
     writeln!(text, "latency: half within {half}, 99 % within {most}")?;
-    let failures = counters.source_errors + counters.verify_errors + counters.fills_without_space;
+    let failures = report.failed_reads();
     writeln!(
         text,
         "READs: {}, of which failed: {failures}; fetched: {}",
@@ -185,51 +124,17 @@ fn daemon(text: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
-/// A bar, and percent; full only if all is there.
-fn bar(cached: u64, total: u64) -> (String, u64) {
-    let part = |of: u64| match total {
-        0 => of,
-        _ => u64::try_from(u128::from(cached) * u128::from(of) / u128::from(total)).unwrap_or(of),
-    };
-    let full = usize::try_from(part(BAR).min(BAR)).unwrap_or(0);
-    let width = usize::try_from(BAR).unwrap_or(0);
-    let bar = format!("[{}{}]", "#".repeat(full), ".".repeat(width - full));
-    (bar, part(100).min(100))
-}
-
-/// A number of bytes for people.
-fn size(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn image() -> Mounted {
-        Mounted {
-            dir: "/mnt".into(),
-            image: "web/image".into(),
-            domain: Some("web".into()),
-            blobs: vec!["blob".into()],
-        }
-    }
+    use crate::images::tests::cached;
 
     #[test]
-    fn what_is_cached_is_looked_up_in_the_store() {
-        let root = tempfile::tempdir().unwrap();
-        let path = file_of(root.path(), "erofs,web", "web/image").unwrap();
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let file = fs::File::create(&path).unwrap();
-        file.set_len(1 << 20).unwrap();
-        let image = look_up(Some(root.path()), image());
-        assert_eq!(image.objects[0].total, Some(1 << 20));
-        assert_eq!(image.objects[0].cached, 0);
-        assert_eq!(image.objects[1].total, None);
+    fn an_image_has_a_line_for_each_object() {
         let status = Status {
             daemon: None,
             daemon_error: Some("gone".into()),
-            images: vec![image],
+            images: vec![cached("web/image", 0, Some(1 << 20))],
         };
         let text = text(&status);
         assert!(text.contains("no daemon: gone"), "{text}");
@@ -238,16 +143,6 @@ mod tests {
             text.contains("[....................]   0 %  0 B of 1.00 MiB"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_bar_is_full_when_all_is_there() {
-        assert_eq!(bar(0, 10).1, 0);
-        assert_eq!(bar(999_999, 1_000_000).1, 99);
-        assert!(bar(999_999, 1_000_000).0.contains('.'));
-        assert_eq!(bar(10, 10), (format!("[{}]", "#".repeat(20)), 100));
-        assert_eq!(bar(0, 0).1, 100);
-        assert_eq!(bar(u64::MAX, u64::MAX).1, 100);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 #   scripts/vm/run --backend c -- user/ondemandd/tests/metrics.sh user/target/debug/ondemandd
 #
 # It would have caught: metrics of the worker instead of the keeper, numbers that differ from `stats`, a
-# client that is not answered while another one says nothing, a control socket that anybody may use.
+# client that is not answered while another one says nothing, a control socket that anybody may use, a `top`
+# that shows a daemon which is gone.
 # shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
 
@@ -21,7 +22,7 @@ PORT=${2:-9464}
 ip link set lo up 2>/dev/null || true
 ip -br addr show lo 2>/dev/null | grep -q 127.0.0.1 || skip "no loopback interface"
 
-plan 5
+plan 6
 
 KEEPER=''
 finish() {
@@ -72,6 +73,17 @@ within test -s "$RUN/stats.json" || rc=1
 result "$rc" "stats asks at the socket, where no other user may, and SIGUSR1 still writes the file"
 
 rc=0
+# The first table is of all the time so far, with all READs in it.
+timeout "$DEADLINE" "$DAEMON" top --run-dir "$RUN" --batch --count 2 --interval 0.5 >"$WORK/top" || rc=1
+[[ $(grep -c "^keeper $KEEPER, worker $(cat "$RUN/worker.pid"), " "$WORK/top") == 2 ]] || rc=1
+[[ $(grep -c "rates since the keeper's start$" "$WORK/top") == 1 ]] || rc=1
+awk '/READs/ { getline; seen++; if (seen == 1 && $1 > 0) first = 1; if (seen == 2 && $1 == "0.0") idle = 1 }
+    END { exit !(first && idle) }' "$WORK/top" || rc=1
+[[ $(grep -cE "MiB +[0-9]+  image on $WORK/mnt$" "$WORK/top") == 2 ]] || rc=1
+((rc == 0)) || sed 's/^/# /' "$WORK/top"
+result "$rc" "top tells rates, and what is cached of an image"
+
+rc=0
 kill -KILL "$(cat "$RUN/worker.pid")" || rc=1
 restarted() { [[ $(metric worker_restarts_total) == 1 ]]; }
 within restarted || rc=1
@@ -88,7 +100,9 @@ umount "$WORK/mnt"
 kill -TERM "$KEEPER"
 rc=0; ended "$KEEPER" || rc=1
 KEEPER=''
-result "$rc" "the keeper ends"
+timeout "$DEADLINE" "$DAEMON" top --run-dir "$RUN" -b --count 1 >"$WORK/top" || rc=1
+grep -q "^no daemon: no keeper answers" "$WORK/top" || rc=1
+result "$rc" "the keeper ends, and top says so"
 
 ((failed == 0)) || last_words
 exit "$failed"

@@ -20,6 +20,7 @@ pub use self::tools::Manifest;
 pub use self::tools::Mount;
 pub use self::tools::Prefetch;
 pub use self::tools::Status;
+pub use self::tools::Top;
 pub use self::tools::Umount;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
@@ -70,6 +71,12 @@ pub enum Command {
 
     /// Say what is mounted, how much of it the cache holds, and what the daemon does.
     Status(Status),
+
+    /// Show what the daemon does, again and again, until q, Esc or Ctrl-C.
+    ///
+    /// Rates are of the time since the last look; the first ones, of all the time that the keeper has run. A
+    /// daemon that goes away is said, and shown again when it is back.
+    Top(Top),
 
     /// Mount an image that the daemon serves.
     Mount(Mount),

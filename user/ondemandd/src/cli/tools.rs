@@ -4,6 +4,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use clap::Subcommand;
@@ -20,6 +21,33 @@ pub struct Status {
     /// Print JSON rather than a table.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Run directory of the keeper.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Seconds between two looks, 0.1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
+    pub interval: Duration,
+
+    /// Print a table at each look rather than fill the terminal; also if standard output is none.
+    #[arg(short, long)]
+    pub batch: bool,
+
+    /// End after so many looks.
+    #[arg(long, value_name = "N")]
+    pub count: Option<NonZeroUsize>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok();
+    let seconds = seconds.filter(|seconds| (0.1..=3600.0).contains(seconds));
+    let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    interval.ok_or_else(|| "a number from 0.1 to 3600".to_owned())
 }
 
 /// Arguments of `mount`.

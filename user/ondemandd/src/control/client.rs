@@ -26,8 +26,6 @@ use super::Request;
 use crate::report::Report;
 use crate::rundir;
 
-/// How long a keeper may take to tell its numbers.
-const STATS_WITHIN: Duration = Duration::from_secs(5);
 /// An answer has no more bytes.
 const LONGEST_ANSWER: u64 = 1 << 20;
 
@@ -36,9 +34,9 @@ const LONGEST_ANSWER: u64 = 1 << 20;
 ///
 /// # Errors
 ///
-/// It refuses, or does not answer within 5 s.
-pub fn stats(run_dir: &Path) -> anyhow::Result<Option<Report>> {
-    match ask(run_dir, &Request::Stats, STATS_WITHIN)? {
+/// It refuses, or takes longer than `within`.
+pub fn stats(run_dir: &Path, within: Duration) -> anyhow::Result<Option<Report>> {
+    match ask(run_dir, &Request::Stats, within)? {
         None => Ok(None),
         Some(Answer::Stats { report }) => Ok(Some(*report)),
         Some(Answer::Error { error }) => bail!("the keeper says: {error}"),
