@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Starting a worker process, and holding on to one.
+//! Starting a worker process, and holding on to one; the keeper may have been another program when it was started.
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitStatus;
@@ -16,13 +18,18 @@ use anyhow::Context;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::Signal;
+use rustix::process::WaitOptions;
+use serde::Deserialize;
+use serde::Serialize;
 use tracing::warn;
 
 use crate::config::settings::Settings;
 use crate::config::source::SourceConfig;
 use crate::config::source::Verify;
+use crate::handover::Begin;
 use crate::handover::Channel;
 use crate::handover::HandoverError;
+use crate::handover::Word;
 use crate::logging::LogFormat;
 use crate::sandbox::user::Identity;
 use crate::sandbox::SandboxMode;
@@ -33,13 +40,16 @@ use crate::systemd;
 const SELF: &str = "/proc/self/exe";
 
 /// Knows how to start a worker.
-#[derive(Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Launcher {
     /// Where this program was. If a new version takes its place, the next worker is a new one.
     program: Option<PathBuf>,
     /// The last worker was never ready, so the next one is started from the other file: a new
     /// version may be broken, or may not understand the handover of this one.
     use_self: bool,
+    /// What is said about the log, to the keeper's own next program as well.
+    log_args: Vec<OsString>,
+    /// What follows then.
     args: Vec<OsString>,
 }
 
@@ -57,12 +67,12 @@ impl Launcher {
             _ => ("--sources", serde_json::to_string(&sources)?.into()),
         };
         let identity = identity_of(settings, &sources)?;
-        let mut args: Vec<OsString> = vec!["--log".into(), log.into()];
+        let mut log_args: Vec<OsString> = vec!["--log".into(), log.into()];
         if settings.log_format == LogFormat::Json {
-            args.extend(["--log-format".into(), "json".into()]);
+            log_args.extend(["--log-format".into(), "json".into()]);
         }
-        args.extend(["worker".into(), word.into(), value, "--threads".into()]);
-        args.push(settings.threads.to_string().into());
+        let mut args: Vec<OsString> = vec!["worker".into(), word.into(), value];
+        args.extend(["--threads".into(), settings.threads.to_string().into()]);
         if let Some(identity) = identity {
             args.extend(["--as".into(), identity.to_string().into()]);
         }
@@ -72,6 +82,7 @@ impl Launcher {
         Ok(Launcher {
             program: std::env::current_exe().ok(),
             use_self: false,
+            log_args,
             args,
         })
     }
@@ -79,6 +90,22 @@ impl Launcher {
     /// Learns whether the worker that has just ended had ever been ready.
     pub(crate) fn note_end(&mut self, was_ready: bool) {
         self.use_self = !was_ready && !self.use_self;
+    }
+
+    /// What is said about the log.
+    pub(crate) fn log_args(&self) -> &[OsString] {
+        &self.log_args
+    }
+
+    /// The program that an upgrade takes if none is named.
+    pub(crate) fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
+    }
+
+    /// From now on workers are of this program.
+    pub(crate) fn set_program(&mut self, program: PathBuf) {
+        self.program = Some(program);
+        self.use_self = false;
     }
 
     /// Starts a worker and hands it the device. `served` is given back by
@@ -90,40 +117,59 @@ impl Launcher {
         restore: bool,
         served: u64,
     ) -> anyhow::Result<Child> {
+        let program = match &self.program {
+            Some(path) if !self.use_self && path.exists() => path,
+            _ => Path::new(SELF),
+        };
+        let begin = if restore {
+            Begin::Restore
+        } else {
+            Begin::First
+        };
+        self.launch(program, device, counters, begin, served)
+    }
+
+    /// Starts a worker that is told later to begin, and hands it the device.
+    pub(crate) fn start_successor(
+        &self,
+        program: &Path,
+        device: BorrowedFd<'_>,
+        counters: BorrowedFd<'_>,
+    ) -> anyhow::Result<Child> {
+        self.launch(program, device, counters, Begin::OnGo, 0)
+    }
+
+    fn launch(
+        &self,
+        program: &Path,
+        device: BorrowedFd<'_>,
+        counters: BorrowedFd<'_>,
+        begin: Begin,
+        served: u64,
+    ) -> anyhow::Result<Child> {
         let (ours, theirs) = Channel::pair()?;
         // The packet waits in the socket until the worker reads it.
-        ours.send_device(device, counters, restore)?;
-        let program = match &self.program {
-            Some(path) if !self.use_self && path.exists() => path.clone(),
-            _ => SELF.into(),
-        };
-        let mut command = Command::new(&program);
+        ours.send_device(device, counters, begin)?;
+        let mut command = Command::new(program);
         for variable in systemd::VARIABLES {
             command.env_remove(variable);
         }
         let mut process = command
             .arg0("ondemandd")
+            .args(&self.log_args)
             .args(&self.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // A Ctrl-C on the terminal is for the keeper, which then ends the worker.
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let pid = Pid::from_child(&process);
-        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Child {
-                process,
-                pidfd,
-                channel: ours,
-                awaits_ready: true,
-                was_ready: false,
-                served_before: served,
-            }),
-            Err(errno) => {
+        match Child::new(Pid::from_child(&process), ours, served) {
+            Ok(child) => Ok(child),
+            Err(error) => {
                 // Cannot be watched, so must not run.
                 let ended = process.kill().and_then(|()| process.wait());
                 ended.context("cannot end a worker that cannot be watched")?;
-                Err(errno).context("cannot watch the worker")
+                Err(error)
             }
         }
     }
@@ -146,24 +192,53 @@ fn identity_of(settings: &Settings, sources: &SourceList) -> anyhow::Result<Opti
 /// A worker that runs.
 #[derive(Debug)]
 pub(crate) struct Child {
-    process: std::process::Child,
+    pid: Pid,
     /// Readable when the process, with all of its threads, has ended and its files are closed.
     pidfd: OwnedFd,
     /// Kept open as long as the worker lives: its end tells the worker that the keeper is gone.
     channel: Channel,
     /// The worker has not said yet that it serves.
-    awaits_ready: bool,
+    awaits_word: bool,
     was_ready: bool,
     served_before: u64,
 }
 
 impl Child {
+    fn new(pid: Pid, channel: Channel, served: u64) -> anyhow::Result<Self> {
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .context("cannot watch the worker")?;
+        Ok(Child {
+            pid,
+            pidfd,
+            channel,
+            awaits_word: true,
+            was_ready: false,
+            served_before: served,
+        })
+    }
+
+    /// A worker that serves, and that an earlier program of this process has started: still its child, so the
+    /// pid can be of nobody else.
+    pub(crate) fn resume(pid: u32, channel: Channel, served: u64) -> anyhow::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let child = Self::new(pid.context("the worker's pid is none")?, channel, served)?;
+        Ok(Child {
+            awaits_word: false,
+            was_ready: true,
+            ..child
+        })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
+        self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     pub(crate) fn pidfd(&self) -> &OwnedFd {
         &self.pidfd
+    }
+
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// How many messages all workers had answered before this one.
@@ -176,31 +251,39 @@ impl Child {
         self.was_ready
     }
 
-    /// The socket, as long as the worker is to say on it that it serves.
+    /// The socket, as long as the worker is to say something on it.
     pub(crate) fn channel_if_awaited(&self) -> Option<&Channel> {
-        self.awaits_ready.then_some(&self.channel)
+        self.awaits_word.then_some(&self.channel)
     }
 
-    /// Reads what the worker says on the socket; true once, when it says that it serves.
-    pub(crate) fn take_ready(&mut self) -> bool {
-        if !std::mem::take(&mut self.awaits_ready) {
-            return false;
+    /// Reads what the worker says on the socket, if it has said anything. Never blocks.
+    pub(crate) fn take_word(&mut self) -> Option<Word> {
+        if !self.awaits_word {
+            return None;
         }
-        match self.channel.receive_ready(Duration::ZERO) {
-            Ok(()) => {
-                self.was_ready = true;
-                true
+        match self.channel.receive_word(Duration::ZERO) {
+            Ok(word) => {
+                self.awaits_word = matches!(word, Word::Prepared { .. });
+                self.was_ready = word == Word::Ready;
+                Some(word)
             }
-            Err(HandoverError::TimedOut(_)) => {
-                self.awaits_ready = true;
-                false
-            }
+            Err(HandoverError::TimedOut(_)) => None,
             // It is about to end, and the pidfd will tell; or it is of another version, says
             // nothing that can be understood, and its time will run out.
             Err(error) => {
+                self.awaits_word = false;
                 warn!(pid = self.pid(), %error, "no word from the worker");
-                false
+                None
             }
+        }
+    }
+
+    /// Tells a successor to begin; from now on it is the worker, after `served` messages. One that has just
+    /// ended is no error.
+    pub(crate) fn go(&mut self, served: u64) {
+        self.served_before = served;
+        if let Err(error) = self.channel.send_go() {
+            warn!(pid = self.pid(), %error, "cannot tell the worker to begin");
         }
     }
 
@@ -211,11 +294,13 @@ impl Child {
         }
     }
 
-    /// The exit status, once there is one. Never blocks.
+    /// The exit status, once there is one. Never blocks. Not to be called again then.
     pub(crate) fn try_wait(&mut self) -> anyhow::Result<Option<ExitStatus>> {
-        self.process
-            .try_wait()
-            .context("cannot wait for the worker")
+        let ended = rustix::io::retry_on_intr(|| {
+            rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG)
+        });
+        let ended = ended.context("cannot wait for the worker")?;
+        Ok(ended.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
     }
 }
 
@@ -236,7 +321,7 @@ mod tests {
         };
         let settings = Settings::new(args, cli.log_format).unwrap();
         let launcher = Launcher::new(&settings, "debug").unwrap();
-        let words = launcher.args.into_iter();
+        let words = launcher.log_args.into_iter().chain(launcher.args);
         words.map(|word| word.into_string().unwrap()).collect()
     }
 

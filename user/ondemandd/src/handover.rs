@@ -2,14 +2,24 @@
 
 //! The socket between keeper and worker.
 //!
-//! One packet each way: the keeper sends the device, the counters and whether to write `restore`;
-//! the worker answers when it serves. After that the socket only tells each side that the other
-//! has ended. It is a `SOCK_SEQPACKET` pair, so that a packet arrives as a whole or not at all,
-//! and the two may be different versions of the program: the packet starts with a version.
+//! The keeper sends the device, the counters and how to begin; the worker answers when it serves. One that
+//! is started while another one serves says before that it is prepared, or why it cannot be, and begins
+//! when it is told to:
+//!
+//! ```text
+//!   keeper            worker              keeper            worker
+//!     | DEVICE first    |                   | DEVICE on go    |
+//!     |   or restore    |                   |---------------->| opens its sources, enters its sandbox
+//!     |---------------->|                   |<----------------| PREPARED, or FAILED with the reason
+//!     |           READY |                   | GO              |
+//!     |<----------------|                   |---------------->| writes `restore`
+//!                                           |           READY |
+//!                                           |<----------------|
+//! ```
+//!
+//! After that the socket only tells each side that the other has ended. A packet arrives as a whole or not
+//! at all, and the two may be different versions of the program: the packet starts with a version.
 
-use std::io::IoSlice;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -19,24 +29,28 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::io::Errno;
-use rustix::net::AddressFamily;
-use rustix::net::RecvAncillaryBuffer;
-use rustix::net::RecvAncillaryMessage;
-use rustix::net::RecvFlags;
-use rustix::net::ReturnFlags;
-use rustix::net::SendAncillaryBuffer;
-use rustix::net::SendAncillaryMessage;
-use rustix::net::SendFlags;
-use rustix::net::SocketFlags;
-use rustix::net::SocketType;
 use thiserror::Error;
+
+use crate::packet;
 
 /// The start of every packet: a name and the version of what follows.
 const MAGIC: [u8; 6] = *b"ONDD\0\x01";
 const KIND_DEVICE: u8 = 0;
 const KIND_READY: u8 = 1;
+const KIND_PREPARED: u8 = 2;
+const KIND_GO: u8 = 3;
+const KIND_FAILED: u8 = 4;
 
-type Packet = [u8; 8];
+/// How to begin, the argument of `KIND_DEVICE`.
+const BEGIN_FIRST: u8 = 0;
+const BEGIN_RESTORE: u8 = 1;
+const BEGIN_ON_GO: u8 = 2;
+
+/// A reason is cut to so many bytes.
+const LONGEST_REASON: usize = 1024;
+
+/// What every packet begins with, and all but `KIND_FAILED` consist of.
+type Head = [u8; 8];
 
 /// What goes wrong on the socket.
 #[derive(Debug, Error)]
@@ -80,8 +94,36 @@ pub struct Handover {
     pub device: OwnedFd,
     /// The memory of the [`Counters`](crate::counters::Counters).
     pub counters: OwnedFd,
-    /// Another worker had the device before: write `restore`.
-    pub restore: bool,
+    /// How to begin.
+    pub begin: Begin,
+}
+
+/// How a worker begins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Begin {
+    /// At once: nobody had the device before.
+    First,
+    /// At once, with `restore`: another worker had the device before.
+    Restore,
+    /// With `restore`, when it is told to: another worker serves yet.
+    OnGo,
+}
+
+/// What a worker says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Word {
+    /// It serves.
+    Ready,
+    /// It could begin.
+    Prepared {
+        /// The version of a keeper's state that its program can go on from.
+        resumes: u8,
+    },
+    /// It cannot, and ends.
+    Failed(
+        /// Why.
+        String,
+    ),
 }
 
 impl Channel {
@@ -91,13 +133,7 @@ impl Channel {
     ///
     /// [`HandoverError::Pair`], for want of descriptors or memory.
     pub fn pair() -> Result<(Channel, Channel), HandoverError> {
-        let (one, other) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(HandoverError::Pair)?;
+        let (one, other) = packet::pair().map_err(HandoverError::Pair)?;
         Ok((Channel { socket: one }, Channel { socket: other }))
     }
 
@@ -110,39 +146,47 @@ impl Channel {
         &self,
         device: BorrowedFd<'_>,
         counters: BorrowedFd<'_>,
-        restore: bool,
+        begin: Begin,
     ) -> Result<(), HandoverError> {
-        let fds = [device, counters];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let pushed = control.push(SendAncillaryMessage::ScmRights(&fds));
-        debug_assert!(pushed, "the space was made for two descriptors");
-        self.send(packet(KIND_DEVICE, u8::from(restore)), &mut control)
+        let begin = match begin {
+            Begin::First => BEGIN_FIRST,
+            Begin::Restore => BEGIN_RESTORE,
+            Begin::OnGo => BEGIN_ON_GO,
+        };
+        self.send(&head(KIND_DEVICE, begin), &[device, counters])
     }
 
-    /// Says that the worker serves.
+    /// Says something to the keeper; a reason is cut if it is long.
     ///
     /// # Errors
     ///
     /// [`HandoverError::Send`].
-    pub fn send_ready(&self) -> Result<(), HandoverError> {
-        self.send(packet(KIND_READY, 0), &mut SendAncillaryBuffer::default())
+    pub fn send_word(&self, word: &Word) -> Result<(), HandoverError> {
+        let packet = match word {
+            Word::Ready => head(KIND_READY, 0).to_vec(),
+            Word::Prepared { resumes } => head(KIND_PREPARED, *resumes).to_vec(),
+            Word::Failed(reason) => {
+                let reason = reason
+                    .as_bytes()
+                    .get(..LONGEST_REASON)
+                    .unwrap_or(reason.as_bytes());
+                [&head(KIND_FAILED, 0), reason].concat()
+            }
+        };
+        self.send(&packet, &[])
     }
 
-    fn send(
-        &self,
-        packet: Packet,
-        control: &mut SendAncillaryBuffer<'_, '_, '_>,
-    ) -> Result<(), HandoverError> {
-        // NOSIGNAL: an end of the other side is an error here, and no signal.
-        rustix::net::sendmsg(
-            &self.socket,
-            &[IoSlice::new(&packet)],
-            control,
-            SendFlags::NOSIGNAL,
-        )
-        .map(drop)
-        .map_err(HandoverError::Send)
+    /// Tells a worker that is prepared to begin.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoverError::Send`].
+    pub fn send_go(&self) -> Result<(), HandoverError> {
+        self.send(&head(KIND_GO, 0), &[])
+    }
+
+    fn send(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
+        packet::send(&self.socket, packet, fds).map_err(HandoverError::Send)
     }
 
     /// Waits for what [`Channel::send_device`] sends. The descriptors are close-on-exec.
@@ -152,9 +196,11 @@ impl Channel {
     /// [`HandoverError::TimedOut`], [`HandoverError::Closed`], [`HandoverError::Malformed`],
     /// [`HandoverError::Descriptors`], [`HandoverError::Poll`], [`HandoverError::Receive`].
     pub fn receive_device(&self, within: Duration) -> Result<Handover, HandoverError> {
-        let (packet, fds) = self.receive(within)?;
-        let restore = match packet.strip_prefix(&MAGIC) {
-            Some([KIND_DEVICE, restore @ (0 | 1)]) => *restore == 1,
+        let (head, _, fds) = self.receive(Some(within))?;
+        let begin = match head {
+            (KIND_DEVICE, BEGIN_FIRST) => Begin::First,
+            (KIND_DEVICE, BEGIN_RESTORE) => Begin::Restore,
+            (KIND_DEVICE, BEGIN_ON_GO) => Begin::OnGo,
             _ => return Err(HandoverError::Malformed),
         };
         let [device, counters] =
@@ -162,19 +208,33 @@ impl Channel {
         Ok(Handover {
             device,
             counters,
-            restore,
+            begin,
         })
     }
 
-    /// Waits for what [`Channel::send_ready`] sends.
+    /// Waits for what [`Channel::send_word`] sends.
     ///
     /// # Errors
     ///
     /// As [`Channel::receive_device`].
-    pub fn receive_ready(&self, within: Duration) -> Result<(), HandoverError> {
-        let (packet, _) = self.receive(within)?;
-        match packet.strip_prefix(&MAGIC) {
-            Some([KIND_READY, 0]) => Ok(()),
+    pub fn receive_word(&self, within: Duration) -> Result<Word, HandoverError> {
+        let (head, text, _) = self.receive(Some(within))?;
+        match head {
+            (KIND_READY, 0) => Ok(Word::Ready),
+            (KIND_PREPARED, resumes) => Ok(Word::Prepared { resumes }),
+            (KIND_FAILED, 0) => Ok(Word::Failed(String::from_utf8_lossy(&text).into_owned())),
+            _ => Err(HandoverError::Malformed),
+        }
+    }
+
+    /// Waits for what [`Channel::send_go`] sends, as long as the keeper lives.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::receive_device`].
+    pub fn receive_go(&self) -> Result<(), HandoverError> {
+        match self.receive(None)? {
+            ((KIND_GO, 0), _, _) => Ok(()),
             _ => Err(HandoverError::Malformed),
         }
     }
@@ -196,50 +256,40 @@ impl Channel {
         }
     }
 
-    fn receive(&self, within: Duration) -> Result<(Packet, Vec<OwnedFd>), HandoverError> {
+    /// Kind and argument, what follows, and descriptors; waits for ever if no time is given.
+    fn receive(&self, within: Option<Duration>) -> Result<Received, HandoverError> {
         self.wait(within)?;
-        let mut bytes = Packet::default();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.socket,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        })
-        .map_err(HandoverError::Receive)?;
-        // Take the descriptors first, so that they are closed whatever else is wrong.
-        let mut fds = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        if received.bytes == 0 {
+        let packet = packet::receive(&self.socket, size_of::<Head>() + LONGEST_REASON)
+            .map_err(HandoverError::Receive)?;
+        if packet.bytes.is_empty() {
             return Err(HandoverError::Closed);
         }
-        let cut = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
-        if received.bytes != bytes.len() || received.flags.intersects(cut) {
-            return Err(HandoverError::Malformed);
+        match packet.bytes.strip_prefix(&MAGIC) {
+            Some([kind, argument, text @ ..])
+                if !packet.is_cut && (text.is_empty() || *kind == KIND_FAILED) =>
+            {
+                Ok(((*kind, *argument), text.to_vec(), packet.fds))
+            }
+            _ => Err(HandoverError::Malformed),
         }
-        Ok((bytes, fds))
     }
 
-    fn wait(&self, within: Duration) -> Result<(), HandoverError> {
-        let timeout = Timespec::try_from(within).ok();
+    fn wait(&self, within: Option<Duration>) -> Result<(), HandoverError> {
+        let timeout = within.and_then(|within| Timespec::try_from(within).ok());
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         let ready = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, timeout.as_ref()))
             .map_err(HandoverError::Poll)?;
         if ready == 0 {
-            return Err(HandoverError::TimedOut(within));
+            return Err(HandoverError::TimedOut(within.unwrap_or_default()));
         }
         Ok(())
     }
 }
 
-fn packet(kind: u8, argument: u8) -> Packet {
+/// What a packet says, what follows, and its descriptors.
+type Received = ((u8, u8), Vec<u8>, Vec<OwnedFd>);
+
+fn head(kind: u8, argument: u8) -> Head {
     let [a, b, c, d, e, f] = MAGIC;
     [a, b, c, d, e, f, kind, argument]
 }
@@ -263,113 +313,4 @@ impl AsFd for Channel {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::io::Read;
-    use std::io::Seek;
-    use std::io::Write;
-
-    use rustix::io::FdFlags;
-
-    use super::*;
-
-    const SOON: Duration = Duration::from_secs(5);
-    const AT_ONCE: Duration = Duration::ZERO;
-
-    fn file_with(text: &str) -> File {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(text.as_bytes()).unwrap();
-        file.rewind().unwrap();
-        file
-    }
-
-    fn text_of(fd: OwnedFd) -> String {
-        let mut text = String::new();
-        File::from(fd).read_to_string(&mut text).unwrap();
-        text
-    }
-
-    #[test]
-    fn both_descriptors_arrive_in_order_and_close_on_exec() {
-        for restore in [false, true] {
-            let (keeper, worker) = Channel::pair().unwrap();
-            let (device, counters) = (file_with("device"), file_with("counters"));
-            keeper
-                .send_device(device.as_fd(), counters.as_fd(), restore)
-                .unwrap();
-            let got = worker.receive_device(SOON).unwrap();
-            assert_eq!(got.restore, restore);
-            for fd in [&got.device, &got.counters] {
-                assert_eq!(rustix::io::fcntl_getfd(fd).unwrap(), FdFlags::CLOEXEC);
-            }
-            assert_eq!(text_of(got.device), "device");
-            assert_eq!(text_of(got.counters), "counters");
-
-            worker.send_ready().unwrap();
-            keeper.receive_ready(SOON).unwrap();
-        }
-    }
-
-    #[test]
-    fn the_other_sides_end_is_seen() {
-        let (keeper, worker) = Channel::pair().unwrap();
-        assert!(matches!(
-            keeper.receive_ready(AT_ONCE),
-            Err(HandoverError::TimedOut(_))
-        ));
-        drop(worker);
-        keeper.wait_for_end().unwrap();
-        assert!(matches!(
-            keeper.receive_ready(SOON),
-            Err(HandoverError::Closed)
-        ));
-        assert!(matches!(
-            keeper.send_ready(),
-            Err(HandoverError::Send(Errno::PIPE))
-        ));
-    }
-
-    #[test]
-    fn other_packets_are_refused_and_their_descriptors_closed() {
-        let (keeper, worker) = Channel::pair().unwrap();
-        keeper.send_ready().unwrap();
-        assert!(matches!(
-            worker.receive_device(SOON),
-            Err(HandoverError::Malformed)
-        ));
-
-        rustix::io::write(&keeper, b"ONDD\0\x02\0\0").unwrap();
-        assert!(matches!(
-            worker.receive_device(SOON),
-            Err(HandoverError::Malformed)
-        ));
-
-        // The right words without the descriptors.
-        rustix::io::write(&keeper, &packet(KIND_DEVICE, 0)).unwrap();
-        assert!(matches!(
-            worker.receive_device(SOON),
-            Err(HandoverError::Descriptors(0))
-        ));
-
-        // A descriptor in a packet that is cut: both ends of a pipe are closed afterwards.
-        let (reader, writer) = rustix::pipe::pipe().unwrap();
-        let fds = [writer.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&fds));
-        let long = [0_u8; 64];
-        rustix::net::sendmsg(
-            &keeper,
-            &[IoSlice::new(&long)],
-            &mut control,
-            SendFlags::empty(),
-        )
-        .unwrap();
-        drop(writer);
-        assert!(matches!(
-            worker.receive_device(SOON),
-            Err(HandoverError::Malformed)
-        ));
-        assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0));
-    }
-}
+mod tests;

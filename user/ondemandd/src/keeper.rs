@@ -5,10 +5,21 @@
 //! It decides nothing by itself: it turns what happens into events of the
 //! [`Takeover`] machine, and carries the machine's actions out. It never reads from the device. A
 //! thread of its own makes room in the cache; see `cull`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `device` | how it comes by the device |
+//! | `upgrade` | what it does for an upgrade that the machine cannot know |
+//! | `resume` | how it becomes another program |
+//! | `wait` | what it waits for |
 
 mod device;
+mod resume;
+mod upgrade;
+mod wait;
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +27,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cachefiles_proto::Device;
-use rustix::event::PollFd;
-use rustix::event::PollFlags;
-use rustix::event::Timespec;
-use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::debug;
 use tracing::error;
@@ -27,6 +34,10 @@ use tracing::info;
 use tracing::warn;
 
 use self::device::Obtained;
+pub use self::resume::resume;
+use self::resume::Fixed;
+pub use self::resume::RESUMES;
+use self::upgrade::Upgrade;
 use crate::child::Child;
 use crate::child::Launcher;
 use crate::clients::CLIENT_WITHIN;
@@ -36,6 +47,7 @@ use crate::control::server::ControlListener;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
+use crate::limits::Limits;
 use crate::metrics::server::MetricsServer;
 use crate::report::Reporter;
 use crate::rundir;
@@ -57,14 +69,37 @@ struct Keeper {
     signals: Signals,
     control: Control,
     launcher: Launcher,
+    fixed: Fixed,
     takeover: Takeover,
     /// The worker that runs, if one does.
     worker: Option<Child>,
+    /// The one that prepares to take its place.
+    successor: Option<Child>,
+    /// Successors that were killed, and have not been seen to end.
+    discarded: Vec<Child>,
+    /// What is known of the upgrade that is under way.
+    upgrade: Option<Upgrade>,
     /// The first worker has served, and `keeper.pid` is there.
     announced: bool,
     /// Stop signals that have come and were not yet told to the machine.
     stops: usize,
     watchdog: Watchdog,
+}
+
+/// What a keeper is made of, whether it has just bound the cache or was another program until now.
+struct Parts {
+    device: Device,
+    /// Directory of the cache.
+    cache: PathBuf,
+    limits: Limits,
+    counters: Arc<Counters>,
+    /// How long it has served.
+    uptime: Duration,
+    run_dir: RunDir,
+    signals: Signals,
+    control: ControlListener,
+    metrics: Option<MetricsServer>,
+    launcher: Launcher,
 }
 
 /// Binds the cache and keeps it served until a signal or the cache's death.
@@ -86,37 +121,77 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         dir,
         had_worker,
     } = device::obtain(settings, &run_dir)?;
-    cull::start(&device, &dir, settings.limits, &counters)?;
-    let reporter = Arc::new(Reporter::new(dir, Arc::clone(&counters)));
-    if let Some(metrics) = metrics {
-        metrics.start(Arc::clone(&reporter))?;
-    }
-    let control = Control::new(control, Arc::clone(&reporter), CLIENT_WITHIN);
-    let (takeover, first) = Takeover::begin(had_worker);
-    let mut keeper = Keeper {
+    let parts = Parts {
         device,
+        cache: dir,
+        limits: settings.limits,
         counters,
-        reporter,
+        uptime: Duration::ZERO,
         run_dir,
         signals,
         control,
+        metrics,
         launcher,
-        takeover,
-        worker: None,
-        announced: false,
-        stops: 0,
-        watchdog: Watchdog::from_environment(),
     };
-    let outcome = keeper.run(first);
-    if let Ok(Outcome::CacheDead) = outcome {
-        // The next keeper is to bind another one.
-        systemd::forget();
-    }
-    keeper.tidy_up();
-    outcome
+    let (takeover, first) = Takeover::begin(had_worker);
+    Keeper::assemble(parts, takeover)?.serve(first)
 }
 
 impl Keeper {
+    /// Starts the keeper's threads; then signals are taken.
+    fn assemble(parts: Parts, takeover: Takeover) -> anyhow::Result<Self> {
+        let Parts {
+            device,
+            cache,
+            limits,
+            counters,
+            metrics,
+            ..
+        } = parts;
+        cull::start(&device, &cache, limits, &counters)?;
+        let reporter = Reporter::resume(cache.clone(), Arc::clone(&counters), parts.uptime);
+        let reporter = Arc::new(reporter);
+        let address = metrics.as_ref().map(MetricsServer::address).transpose();
+        let address = address.context("where metrics are served")?;
+        if let Some(metrics) = metrics {
+            metrics.start(Arc::clone(&reporter))?;
+        }
+        parts.signals.unblock()?;
+        Ok(Keeper {
+            device,
+            counters,
+            control: Control::new(parts.control, Arc::clone(&reporter), CLIENT_WITHIN),
+            reporter,
+            run_dir: parts.run_dir,
+            signals: parts.signals,
+            launcher: parts.launcher,
+            fixed: Fixed {
+                cache,
+                limits,
+                metrics: address.map(|address| address.to_string()),
+            },
+            takeover,
+            worker: None,
+            successor: None,
+            discarded: Vec::new(),
+            upgrade: None,
+            announced: false,
+            stops: 0,
+            watchdog: Watchdog::from_environment(),
+        })
+    }
+
+    /// Keeps the cache served from the first action on.
+    fn serve(mut self, first: Action) -> anyhow::Result<Outcome> {
+        let outcome = self.run(first);
+        if let Ok(Outcome::CacheDead) = outcome {
+            // The next keeper is to bind another one.
+            systemd::forget();
+        }
+        self.tidy_up();
+        outcome
+    }
+
     fn run(&mut self, first: Action) -> anyhow::Result<Outcome> {
         let mut action = first;
         loop {
@@ -134,13 +209,32 @@ impl Keeper {
         match action {
             Action::Wait => {}
             Action::Start { restore } => return Ok(Step::Happened(self.start(restore))),
-            Action::Announce => log_failure(self.announce()),
+            Action::Announce => {
+                log_failure(self.announce());
+                self.complete_upgrade();
+            }
+            Action::StartSuccessor => {
+                if !self.start_successor() {
+                    return Ok(Step::Happened(Event::SuccessorFailed));
+                }
+            }
+            Action::Relieve => {
+                systemd::tell_status("the worker's successor is prepared");
+                self.signal_worker(Signal::TERM);
+            }
+            Action::Go => self.promote(),
+            Action::Abandon(failure) => {
+                self.abandon_upgrade(failure);
+                return Ok(Step::Happened(Event::Abandoned));
+            }
             Action::Terminate => {
+                self.end_upgrade("the keeper was asked to end");
                 systemd::tell_stopping("the worker is asked to end");
                 self.signal_worker(Signal::TERM);
             }
             Action::Kill => self.signal_worker(Signal::KILL),
             Action::Finish(outcome) => {
+                self.end_upgrade("the keeper ends");
                 systemd::tell_stopping("the keeper ends");
                 return Ok(Step::End(outcome));
             }
@@ -200,75 +294,6 @@ impl Keeper {
         }
     }
 
-    /// Waits for the next thing that the machine has to know.
-    fn wait(&mut self) -> anyhow::Result<Event> {
-        loop {
-            if self.stops > 0 {
-                self.stops -= 1;
-                return Ok(Event::Stop);
-            }
-            let now = Instant::now();
-            let deadline = self.takeover.deadline();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(Event::Deadline);
-            }
-            let others = [self.watchdog.tell(now), self.control.deadline()];
-            let wake_up = deadline
-                .into_iter()
-                .chain(others.into_iter().flatten())
-                .min();
-            let ready = self.poll(wake_up.map(|it| it.saturating_duration_since(now)))?;
-            self.control.go_on(&ready.control);
-            if ready.report {
-                self.signals.report.take();
-                log_failure(self.report());
-            }
-            if ready.stop {
-                self.stops += self.signals.stop.take();
-                continue;
-            }
-            // Readiness before death: a worker that did both in between has served.
-            if ready.answer && self.worker.as_mut().is_some_and(Child::take_ready) {
-                return Ok(Event::Ready);
-            }
-            if ready.death {
-                if let Some(event) = self.bury()? {
-                    return Ok(event);
-                }
-            }
-        }
-    }
-
-    fn poll(&self, timeout: Option<Duration>) -> anyhow::Result<Ready> {
-        let timeout = timeout.map(Timespec::try_from).transpose()?;
-        let mut fds = vec![
-            PollFd::new(&self.signals.stop, PollFlags::IN),
-            PollFd::new(&self.signals.report, PollFlags::IN),
-        ];
-        let control = fds.len();
-        fds.extend(self.control.poll_fds());
-        let worker = fds.len();
-        if let Some(worker) = &self.worker {
-            fds.push(PollFd::new(worker.pidfd(), PollFlags::IN));
-            if let Some(channel) = worker.channel_if_awaited() {
-                fds.push(PollFd::new(channel, PollFlags::IN));
-            }
-        }
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).context("cannot wait"),
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let is_ready = |index: usize| ready.get(index).is_some_and(|it| *it);
-        Ok(Ready {
-            stop: is_ready(0),
-            report: is_ready(1),
-            death: is_ready(worker),
-            answer: is_ready(worker + 1),
-            control: ready.get(control..worker).unwrap_or_default().to_vec(),
-        })
-    }
-
     /// Takes note of the worker's end.
     fn bury(&mut self) -> anyhow::Result<Option<Event>> {
         let Some(mut worker) = self.worker.take() else {
@@ -285,6 +310,7 @@ impl Keeper {
         warn!(pid = worker.pid(), %status, served, "worker ended");
         systemd::tell_status(&format!("worker {} ended: {status}", worker.pid()));
         log_failure(self.run_dir.remove(rundir::WORKER_PID));
+        self.note_death();
         Ok(Some(Event::Died {
             served,
             cache_dead: is_cache_dead(status),
@@ -318,16 +344,6 @@ enum Step {
     Wait,
     Happened(Event),
     End(Outcome),
-}
-
-/// What `poll` found.
-struct Ready {
-    stop: bool,
-    report: bool,
-    death: bool,
-    answer: bool,
-    /// Of what the control socket waits for.
-    control: Vec<bool>,
 }
 
 fn is_cache_dead(status: ExitStatus) -> bool {

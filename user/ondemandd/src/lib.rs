@@ -28,6 +28,7 @@
 //! | `graveyard` | what the kernel leaves to be deleted |
 //! | [`takeover`] | the keeper's state machine, without any system call |
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
+//! | `packet` | a packet of it |
 //! | [`worker`] | the child: start and threads |
 //! | [`sandbox`] | what the worker gives up |
 //! | [`server`] | what is done with a message |
@@ -48,6 +49,7 @@
 //! | [`latency`] | how long requests take |
 //! | [`status`] | `ondemandd status` |
 //! | [`top`] | `ondemandd top` |
+//! | [`upgrade`] | `ondemandd upgrade` |
 //! | `images` | how much the cache holds of what is mounted |
 //! | [`mount`] | `ondemandd mount` and `umount` |
 //! | [`mounted`] | what the kernel says is mounted |
@@ -77,6 +79,7 @@ pub mod metrics;
 pub mod mount;
 pub mod mounted;
 pub mod objects;
+mod packet;
 pub mod patience;
 pub mod pool;
 pub mod prefetch;
@@ -91,4 +94,5 @@ pub mod status;
 pub mod systemd;
 pub mod takeover;
 pub mod top;
+pub mod upgrade;
 pub mod worker;

@@ -12,9 +12,10 @@ use cachefiles_proto::Limit;
 use clap::Args;
 use rustix::fs::StatVfs;
 use serde::Deserialize;
+use serde::Serialize;
 
 /// The six marks.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Limits {
     /// Culling ends when this much of the blocks is free again.
     pub brun: u8,

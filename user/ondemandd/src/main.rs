@@ -20,6 +20,7 @@ use ondemandd::stats;
 use ondemandd::status;
 use ondemandd::takeover::Outcome;
 use ondemandd::top;
+use ondemandd::upgrade;
 use ondemandd::worker;
 use tracing::error;
 use tracing::info;
@@ -41,13 +42,15 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     if let Some(settings) = settings {
-        return serve(settings, &cli.log);
+        return end(settings.and_then(|settings| keeper::run(&settings, &cli.log)));
     }
     match &cli.command {
         Command::Serve(_) => unreachable!("it has gone on above"),
         Command::Stats(args) => finish(stats::run(args)),
         Command::Status(args) => finish(status::run(args)),
         Command::Top(args) => finish(top::run(args)),
+        Command::Upgrade(args) => finish(upgrade::run(args)),
+        Command::Resume => end(keeper::resume()),
         Command::Mount(args) => finish(mount::mount(args)),
         Command::Umount(args) => finish(mount::umount(args)),
         Command::Prefetch(args) => finish(prefetch::run(args)),
@@ -67,8 +70,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(settings: anyhow::Result<Settings>, log: &str) -> ExitCode {
-    match settings.and_then(|settings| keeper::run(&settings, log)) {
+/// How a keeper ends.
+fn end(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
         Ok(Outcome::Stopped) => {
             info!("keeper ends");
             ExitCode::SUCCESS

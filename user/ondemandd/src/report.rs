@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -80,8 +81,15 @@ impl Reporter {
     /// For a cache in the directory `cache` that is served from now on.
     #[must_use]
     pub fn new(cache: PathBuf, counters: Arc<Counters>) -> Self {
+        Self::resume(cache, counters, Duration::ZERO)
+    }
+
+    /// For one that this process has served for a time already.
+    #[must_use]
+    pub fn resume(cache: PathBuf, counters: Arc<Counters>, uptime: Duration) -> Self {
+        let now = Instant::now();
         Reporter {
-            started: Instant::now(),
+            started: now.checked_sub(uptime).unwrap_or(now),
             cache,
             counters,
             worker: AtomicU32::new(0),

@@ -8,6 +8,9 @@
 
 use std::fs;
 use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -32,7 +35,7 @@ pub const CACHE: &str = "cache.path";
 pub struct RunDir {
     path: PathBuf,
     /// Holds the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl RunDir {
@@ -49,12 +52,27 @@ impl RunDir {
         };
         let run_dir = RunDir {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         };
         for name in [KEEPER_PID, WORKER_PID, STATS, CONTROL] {
             run_dir.remove(name)?;
         }
         Ok(run_dir)
+    }
+
+    /// Goes on with a directory that an earlier program of this process has locked; `lock` is its lock.
+    #[must_use]
+    pub fn resume(path: &Path, lock: OwnedFd) -> Self {
+        RunDir {
+            path: path.to_owned(),
+            lock: File::from(lock),
+        }
+    }
+
+    /// What holds the lock.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Where something of that name is.

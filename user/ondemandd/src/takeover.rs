@@ -16,12 +16,18 @@
 //! A worker that dies after it has answered at least one message is replaced at once. One that
 //! did not is *barren*; the first few barren deaths in a row are replaced at once too, then a
 //! growing pause keeps a worker that cannot run from using all of the processor.
+//!
+//! What an upgrade adds is in `upgrade`.
+
+mod upgrade;
 
 use std::time::Duration;
 use std::time::Instant;
 
 /// A worker that is not ready after this long is killed.
 pub const READY_WITHIN: Duration = Duration::from_secs(10);
+/// A successor that is not prepared after this long is killed, and the upgrade abandoned.
+pub const PREPARED_WITHIN: Duration = READY_WITHIN;
 /// A worker that was asked to end is killed after this long, and given up after as long again.
 pub const END_WITHIN: Duration = Duration::from_secs(5);
 /// So many barren deaths in a row are replaced without a pause.
@@ -45,6 +51,25 @@ pub enum State {
     Overdue,
     /// A worker answers the kernel.
     Serving,
+    /// A worker answers the kernel, and its successor prepares.
+    Preparing {
+        /// The upgrade is abandoned then.
+        by: Instant,
+    },
+    /// The worker has died while its successor prepared, which is waited for.
+    Orphaned {
+        /// Another worker is started then.
+        by: Instant,
+    },
+    /// The worker was asked to end.
+    Relieving {
+        /// The next step is taken then.
+        by: Instant,
+        /// Whether that step, killing, was taken already.
+        killed: bool,
+        /// The successor is prepared; otherwise it has failed since, and another worker is to follow.
+        has_successor: bool,
+    },
     /// No worker runs; one is started later.
     BackingOff {
         /// It is started then.
@@ -77,6 +102,14 @@ pub enum Event {
         /// It said that the kernel has declared the cache dead.
         cache_dead: bool,
     },
+    /// Somebody has asked for an upgrade.
+    Upgrade,
+    /// The successor could begin.
+    Prepared,
+    /// The successor could not be started, or has ended.
+    SuccessorFailed,
+    /// [`Action::Abandon`] was carried out.
+    Abandoned,
     /// A signal asked the keeper to end.
     Stop,
     /// The time that [`Takeover::deadline`] named has come.
@@ -95,12 +128,31 @@ pub enum Action {
     },
     /// Say in the run directory which worker serves.
     Announce,
-    /// Ask the worker to end.
+    /// Start a successor.
+    StartSuccessor,
+    /// Ask the worker to end: its successor is prepared.
+    Relieve,
+    /// Tell the successor to begin: it is the worker now.
+    Go,
+    /// Make the successor end, if there is one, and say that the upgrade has failed.
+    Abandon(Failure),
+    /// Ask the worker to end, and the keeper after it; an upgrade that is under way ends.
     Terminate,
     /// Make the worker end.
     Kill,
     /// Close the device and end.
     Finish(Outcome),
+}
+
+/// Why an upgrade has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The successor could not be started, or has ended.
+    SuccessorFailed,
+    /// The successor was not prepared in time.
+    Late,
+    /// The worker would not end even when it was killed.
+    Stuck,
 }
 
 /// How the keeper ended.
@@ -138,6 +190,17 @@ impl Takeover {
         (takeover, first)
     }
 
+    /// A worker of an earlier program of this very process serves.
+    #[must_use]
+    pub fn resume() -> (Self, Action) {
+        let takeover = Takeover {
+            state: State::Serving,
+            had_worker: true,
+            barren: 0,
+        };
+        (takeover, Action::Wait)
+    }
+
     /// Where the machine is.
     #[must_use]
     pub fn state(&self) -> State {
@@ -150,13 +213,23 @@ impl Takeover {
         match self.state {
             State::Starting { ready_by } => Some(ready_by),
             State::BackingOff { until } => Some(until),
-            State::Stopping { by, .. } => Some(by),
+            State::Preparing { by }
+            | State::Orphaned { by }
+            | State::Relieving { by, .. }
+            | State::Stopping { by, .. } => Some(by),
             State::Vacant | State::Overdue | State::Serving | State::Done => None,
         }
     }
 
     /// Takes one event; `now` is when it happened. Events that do not fit the state do nothing.
     pub fn on(&mut self, event: Event, now: Instant) -> Action {
+        match self.on_upgrade(event, now) {
+            Some(action) => action,
+            None => self.on_other(event, now),
+        }
+    }
+
+    fn on_other(&mut self, event: Event, now: Instant) -> Action {
         match (self.state, event) {
             (State::Vacant, Event::Started) => {
                 self.had_worker = true;
@@ -175,7 +248,11 @@ impl Takeover {
                 Action::Kill
             }
             (
-                State::Starting { .. } | State::Overdue | State::Serving,
+                State::Starting { .. }
+                | State::Overdue
+                | State::Serving
+                | State::Preparing { .. }
+                | State::Relieving { .. },
                 Event::Died { served, cache_dead },
             ) => {
                 if cache_dead {
@@ -188,7 +265,14 @@ impl Takeover {
             (State::Vacant | State::BackingOff { .. }, Event::Stop) => {
                 self.finish(Outcome::Stopped)
             }
-            (State::Starting { .. } | State::Overdue | State::Serving, Event::Stop) => {
+            (
+                State::Starting { .. }
+                | State::Overdue
+                | State::Serving
+                | State::Preparing { .. }
+                | State::Relieving { .. },
+                Event::Stop,
+            ) => {
                 self.stopping(false, now);
                 Action::Terminate
             }
@@ -216,11 +300,19 @@ impl Takeover {
     }
 
     fn next_worker(&mut self, served: bool, now: Instant) -> Action {
+        self.note_death(served);
+        self.start_or_pause(now)
+    }
+
+    fn note_death(&mut self, served: bool) {
         self.barren = if served {
             0
         } else {
             self.barren.saturating_add(1)
         };
+    }
+
+    fn start_or_pause(&mut self, now: Instant) -> Action {
         match pause_after(self.barren) {
             None => self.start(),
             Some(pause) => {

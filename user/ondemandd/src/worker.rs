@@ -38,7 +38,11 @@ use crate::block::BlockBuffer;
 use crate::cli;
 use crate::counters::count;
 use crate::counters::Counters;
+use crate::handover::Begin;
 use crate::handover::Channel;
+use crate::handover::Handover;
+use crate::handover::Word;
+use crate::keeper::RESUMES;
 use crate::manifest;
 use crate::objects::Objects;
 use crate::patience::Patience;
@@ -111,6 +115,59 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
     let handover = channel
         .receive_device(READY_WITHIN)
         .context("got no device from the keeper")?;
+    let begin = handover.begin;
+    let prepared = prepare(args, handover);
+    if begin == Begin::OnGo {
+        // That it cannot say why is nothing to say: it is about to end.
+        if let Err(error) = &prepared {
+            let _ = channel.send_word(&Word::Failed(format!("{error:#}")));
+        }
+    }
+    let (server, epoll) = prepared?;
+    if begin == Begin::OnGo {
+        let resumes = RESUMES;
+        channel
+            .send_word(&Word::Prepared { resumes })
+            .context("cannot tell the keeper that all is prepared")?;
+        channel.receive_go().context("never told to begin")?;
+    }
+    if begin != Begin::First {
+        server.device.send(&Command::Restore)?;
+        count(&server.counters.restores, 1);
+    }
+    info!(
+        threads = args.threads,
+        user = args.identity.as_ref().map(ToString::to_string),
+        takeover = begin != Begin::First,
+        "worker serves"
+    );
+    thread::scope(|scope| {
+        for _ in 0..args.threads.get() {
+            thread::Builder::new()
+                .name("ondemandd-io".into())
+                .spawn_scoped(scope, || end_process(serve(&server, &epoll)))
+                .context("cannot start a thread")?;
+        }
+        for queue in server.pools.iter() {
+            for _ in 0..queue.threads() {
+                thread::Builder::new()
+                    .name("ondemandd-wait".into())
+                    .spawn_scoped(scope, || work(&server, queue))
+                    .context("cannot start a thread")?;
+            }
+        }
+        channel
+            .send_word(&Word::Ready)
+            .context("cannot tell the keeper that all is ready")?;
+        channel.wait_for_end().context("cannot watch the keeper")?;
+        error!("the keeper has ended: serving on, but nobody will replace this worker");
+        Ok(())
+    })
+}
+
+/// Does all that can be done while another worker serves: reads nothing from the device, and writes nothing to
+/// it.
+fn prepare(args: &cli::Worker, handover: Handover) -> Result<(Server, OwnedFd), WorkerError> {
     let counters = Arc::new(Counters::from_owned_fd(handover.counters)?);
     let sources = PreparedSources::open(&args.sources()?, &counters)?;
     let device = Device::from_owned_fd(handover.device)?;
@@ -134,38 +191,7 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
         patience: Patience::default(),
     };
     let epoll = watch(&server.device).context("epoll")?;
-    if handover.restore {
-        server.device.send(&Command::Restore)?;
-        count(&server.counters.restores, 1);
-    }
-    info!(
-        threads = args.threads,
-        user = args.identity.as_ref().map(ToString::to_string),
-        takeover = handover.restore,
-        "worker serves"
-    );
-    thread::scope(|scope| {
-        for _ in 0..args.threads.get() {
-            thread::Builder::new()
-                .name("ondemandd-io".into())
-                .spawn_scoped(scope, || end_process(serve(&server, &epoll)))
-                .context("cannot start a thread")?;
-        }
-        for queue in server.pools.iter() {
-            for _ in 0..queue.threads() {
-                thread::Builder::new()
-                    .name("ondemandd-wait".into())
-                    .spawn_scoped(scope, || work(&server, queue))
-                    .context("cannot start a thread")?;
-            }
-        }
-        channel
-            .send_ready()
-            .context("cannot tell the keeper that all is ready")?;
-        channel.wait_for_end().context("cannot watch the keeper")?;
-        error!("the keeper has ended: serving on, but nobody will replace this worker");
-        Ok(())
-    })
+    Ok((server, epoll))
 }
 
 /// Takes the socket off standard input, which then reads `/dev/null`.

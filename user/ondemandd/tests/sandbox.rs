@@ -301,6 +301,7 @@ impl Trial {
 /// The whole of a worker's start, up to a device that nothing can be read from.
 #[test]
 fn a_worker_starts_in_its_sandbox() {
+    use ondemandd::handover::Begin;
     use ondemandd::handover::Channel;
     use std::process::Stdio;
 
@@ -311,7 +312,7 @@ fn a_worker_starts_in_its_sandbox() {
     };
     let (ours, theirs) = Channel::pair().unwrap();
     let counters = Counters::create().unwrap();
-    ours.send_device(device.as_fd(), counters.as_fd(), false)
+    ours.send_device(device.as_fd(), counters.as_fd(), Begin::First)
         .unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_ondemandd"))
         .args(["worker", "--threads=2", "--source=/usr", "--as", NOBODY])

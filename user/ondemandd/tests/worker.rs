@@ -11,8 +11,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ondemandd::counters::Counters;
+use ondemandd::handover::Begin;
 use ondemandd::handover::Channel;
 use ondemandd::handover::HandoverError;
+use ondemandd::handover::Word;
+use ondemandd::keeper::RESUMES;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -29,7 +32,7 @@ fn start(source: &str) -> (Child, Channel) {
 
 /// Waits for a worker that gives up: the socket ends without a word.
 fn end_of(child: Child, channel: &Channel) -> Output {
-    let said = channel.receive_ready(SOON);
+    let said = channel.receive_word(SOON);
     assert!(
         matches!(said, Err(HandoverError::Closed | HandoverError::Receive(_))),
         "{said:?}"
@@ -48,7 +51,7 @@ fn send_null(channel: &Channel) -> Counters {
     let null = std::fs::File::open("/dev/null").unwrap();
     let counters = Counters::create().unwrap();
     channel
-        .send_device(null.as_fd(), counters.as_fd(), true)
+        .send_device(null.as_fd(), counters.as_fd(), Begin::Restore)
         .unwrap();
     counters
 }
@@ -66,6 +69,58 @@ fn a_missing_source_is_named() {
     let (child, channel) = start("/nonexistent");
     let _counters = send_null(&channel);
     assert_gave_up(&end_of(child, &channel), "/nonexistent");
+}
+
+#[test]
+fn a_successor_says_why_it_cannot_be_prepared() {
+    let (child, channel) = start("/nonexistent");
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let counters = Counters::create().unwrap();
+    channel
+        .send_device(null.as_fd(), counters.as_fd(), Begin::OnGo)
+        .unwrap();
+    match channel.receive_word(SOON).unwrap() {
+        Word::Failed(reason) => assert!(reason.contains("/nonexistent"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_gave_up(&end_of(child, &channel), "/nonexistent");
+}
+
+/// It must not touch the device while another worker serves.
+#[test]
+fn a_successor_waits_until_it_is_told_to_begin() {
+    // A misc device that is nearly everywhere, and that refuses every command.
+    let device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    let Ok(device) = device else {
+        eprintln!("skipped: no /dev/fuse");
+        return;
+    };
+    let counters = Counters::create().unwrap();
+    let prepared = || {
+        let (child, channel) = start("/");
+        channel
+            .send_device(device.as_fd(), counters.as_fd(), Begin::OnGo)
+            .unwrap();
+        let word = channel.receive_word(SOON).unwrap();
+        assert_eq!(word, Word::Prepared { resumes: RESUMES });
+        (child, channel)
+    };
+    // The keeper ends instead: then the old worker serves on, or nobody.
+    let (child, channel) = prepared();
+    drop(channel);
+    let output = child.wait_with_output().unwrap();
+    assert_gave_up(&output, "never told to begin");
+
+    // `restore` is the first thing that it writes.
+    let (child, channel) = prepared();
+    channel.send_go().unwrap();
+    let output = end_of(child, &channel);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("restore"), "{log}");
+    assert_eq!(counters.snapshot().restores, 0);
 }
 
 #[test]

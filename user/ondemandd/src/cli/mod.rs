@@ -22,6 +22,7 @@ pub use self::tools::Prefetch;
 pub use self::tools::Status;
 pub use self::tools::Top;
 pub use self::tools::Umount;
+pub use self::tools::Upgrade;
 use crate::limits::LimitArgs;
 use crate::logging::LogFormat;
 use crate::metrics::address::MetricsAddress;
@@ -78,6 +79,17 @@ pub enum Command {
     /// daemon that goes away is said, and shown again when it is back.
     Top(Top),
 
+    /// Upgrade the daemon that runs: another worker and another keeper of a program that may be a new one.
+    ///
+    /// The new worker is prepared before the old one is ended, so that readers notice nothing but a short
+    /// pause; then the keeper becomes the new program, in the same process. If the new worker cannot be
+    /// prepared within 10 s, the old one serves on. The configuration stays what it was when the keeper
+    /// started: a change of it takes a restart.
+    ///
+    /// Exit status: 0 if a worker of the program serves, 1 otherwise. That the keeper could not follow is
+    /// said, and is no failure.
+    Upgrade(Upgrade),
+
     /// Mount an image that the daemon serves.
     Mount(Mount),
 
@@ -99,6 +111,10 @@ pub enum Command {
     /// Write man pages or shell completions, for packages.
     #[command(hide = true, subcommand)]
     Generate(Generate),
+
+    /// What the keeper executes in its own place. Not for use by hand.
+    #[command(hide = true)]
+    Resume,
 
     /// The process that the keeper starts. Not for use by hand.
     #[command(hide = true)]

@@ -50,6 +50,18 @@ fn interval(text: &str) -> Result<Duration, String> {
     interval.ok_or_else(|| "a number from 0.1 to 3600".to_owned())
 }
 
+/// Arguments of `upgrade`.
+#[derive(Args, Debug)]
+pub struct Upgrade {
+    /// Run directory of the keeper.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// The program [default: the file that is now where the keeper's own was].
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+}
+
 /// Arguments of `mount`.
 #[derive(Args, Debug)]
 pub struct Mount {

@@ -3,12 +3,12 @@
 //! One client: a request, an answer, the end.
 //!
 //! ```text
-//!   Reading --- all is there ---> Writing --- all sent ---> Draining --- end of input ---> Done
+//!   Reading --- all is there ---> [Waiting --->] Writing --- all sent ---> Draining --- end of input ---> Done
 //! ```
 //!
-//! The client is not trusted: what it sends is bounded, and in every state it is given up at the same
-//! deadline. Draining is there since a socket that is closed with input unread takes back what the client
-//! has not read yet.
+//! The client is not trusted: what it sends is bounded, and in every state but Waiting, in which it is the
+//! client that waits, it is given up at the same deadline. Draining is there since a socket that is closed
+//! with input unread takes back what the client has not read yet.
 
 use std::io;
 use std::io::ErrorKind;
@@ -23,6 +23,7 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
+use super::ClientId;
 use super::Service;
 
 /// So much is read and thrown away after the answer.
@@ -48,6 +49,7 @@ impl Stream for UnixStream {
 
 /// A client.
 pub(super) struct Exchange {
+    id: ClientId,
     stream: Box<dyn Stream>,
     /// It is given up then.
     by: Instant,
@@ -57,6 +59,8 @@ pub(super) struct Exchange {
 enum State {
     /// The request so far.
     Reading(Vec<u8>),
+    /// The service has the request, and answers later.
+    Waiting,
     /// The answer, and how much of it was sent.
     Writing(Vec<u8>, usize),
     /// How much was thrown away.
@@ -66,25 +70,36 @@ enum State {
 
 impl Exchange {
     /// A client that is to ask.
-    pub(super) fn new(stream: Box<dyn Stream>, by: Instant) -> Self {
+    pub(super) fn new(id: ClientId, stream: Box<dyn Stream>, by: Instant) -> Self {
         Exchange {
+            id,
             stream,
             by,
             state: State::Reading(Vec::new()),
         }
     }
 
+    pub(super) fn id(&self) -> ClientId {
+        self.id
+    }
+
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.by
+    /// When it is given up, unless it waits for us.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.is_waiting()).then_some(self.by)
     }
 
-    /// What it waits for.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
+    /// What it waits for. The end of the connection is told in any case.
     pub(super) fn interest(&self) -> PollFlags {
         match self.state {
+            State::Waiting => PollFlags::empty(),
             State::Writing(..) => PollFlags::OUT,
             _ => PollFlags::IN,
         }
@@ -92,22 +107,28 @@ impl Exchange {
 
     /// Whether the connection is to be closed.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        matches!(self.state, State::Done) || self.by <= now
+        matches!(self.state, State::Done) || self.deadline().is_some_and(|by| by <= now)
     }
 
-    /// Gives it an answer, whatever it wants.
-    pub(super) fn answer(&mut self, answer: Vec<u8>) {
+    /// Gives it an answer, whatever it has said so far.
+    pub(super) fn answer(&mut self, answer: Vec<u8>, by: Instant) {
+        self.by = by;
         self.state = State::Writing(answer, 0);
     }
 
-    /// Goes on as far as it can without waiting. The service is asked once at most.
+    /// Goes on as far as it can without waiting, after `poll` has reported something. The service is asked
+    /// once at most.
     pub(super) fn go_on<S: Service>(&mut self, service: &mut S) {
+        if self.is_waiting() {
+            // There is nothing to report but its end.
+            self.state = State::Done;
+        }
         loop {
             let next = match &mut self.state {
-                State::Reading(request) => read(&mut *self.stream, request, service),
+                State::Reading(request) => read(self.id, &mut *self.stream, request, service),
                 State::Writing(answer, sent) => write(&mut *self.stream, answer, sent),
                 State::Draining(thrown) => drain(&mut *self.stream, thrown),
-                State::Done => return,
+                State::Waiting | State::Done => return,
             };
             match next {
                 Ok(Some(state)) => self.state = state,
@@ -121,6 +142,7 @@ impl Exchange {
 }
 
 fn read<S: Service>(
+    id: ClientId,
     stream: &mut dyn Stream,
     request: &mut Vec<u8>,
     service: &mut S,
@@ -134,7 +156,13 @@ fn read<S: Service>(
     if request.len() > S::LONGEST_REQUEST {
         return Ok(Some(State::Writing(S::too_long(), 0)));
     }
-    Ok(S::is_complete(request).then(|| State::Writing(service.answer(request), 0)))
+    if !S::is_complete(request) {
+        return Ok(None);
+    }
+    let answer = service.answer(id, request);
+    Ok(Some(answer.map_or(State::Waiting, |answer| {
+        State::Writing(answer, 0)
+    })))
 }
 
 fn write(stream: &mut dyn Stream, answer: &[u8], sent: &mut usize) -> io::Result<Option<State>> {

@@ -12,6 +12,7 @@ mod exchange;
 use std::io;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -29,6 +30,10 @@ pub const CLIENT_WITHIN: Duration = Duration::from_secs(5);
 /// The pause after a failure to accept, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Tells the clients of one socket apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ClientId(u64);
+
 /// What clients may ask.
 pub(crate) trait Service {
     /// A request has no more bytes.
@@ -40,8 +45,8 @@ pub(crate) trait Service {
     /// What a client gets whose request is too long.
     fn too_long() -> Vec<u8>;
 
-    /// The answer to a request.
-    fn answer(&mut self, request: &[u8]) -> Vec<u8>;
+    /// The answer to a request; `None` if it follows, by [`Clients::answer`].
+    fn answer(&mut self, client: ClientId, request: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// A client that has just connected.
@@ -79,6 +84,7 @@ pub(crate) struct Clients<L> {
     listener: L,
     within: Duration,
     clients: Vec<Exchange>,
+    came: u64,
     /// Nobody is accepted before.
     pause: Option<Instant>,
 }
@@ -90,8 +96,29 @@ impl<L: Listen> Clients<L> {
             listener,
             within,
             clients: Vec::new(),
+            came: 0,
             pause: None,
         }
+    }
+
+    /// The socket.
+    pub(crate) fn listener(&self) -> &L {
+        &self.listener
+    }
+
+    /// The connection of a client that waits; `None` if it has gone.
+    pub(crate) fn connection(&self, client: ClientId) -> Option<BorrowedFd<'_>> {
+        let client = self.clients.iter().find(|it| it.id() == client);
+        client.map(Exchange::as_fd)
+    }
+
+    /// Answers a client that another program of this process has left behind.
+    pub(crate) fn adopt(&mut self, stream: Box<dyn Stream>, answer: Vec<u8>) {
+        let by = Instant::now() + self.within;
+        self.came += 1;
+        let mut client = Exchange::new(ClientId(self.came), stream, by);
+        client.answer(answer, by);
+        self.clients.push(client);
     }
 
     /// What to `poll` for; [`Clients::go_on`] takes what was found, in this order.
@@ -108,7 +135,7 @@ impl<L: Listen> Clients<L> {
 
     /// When [`Clients::go_on`] is due even if nothing has happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let clients = self.clients.iter().map(Exchange::deadline);
+        let clients = self.clients.iter().filter_map(Exchange::deadline);
         clients.chain(self.pause).min()
     }
 
@@ -136,6 +163,14 @@ impl<L: Listen> Clients<L> {
         self.clients.retain(|client| !client.is_over(now));
     }
 
+    /// Answers a client that waits; one that has gone is none.
+    pub(crate) fn answer(&mut self, client: ClientId, answer: Vec<u8>) {
+        let by = Instant::now() + self.within;
+        if let Some(client) = self.clients.iter_mut().find(|it| it.id() == client) {
+            client.answer(answer, by);
+        }
+    }
+
     fn accept<S: Service>(&mut self, now: Instant, service: &mut S) {
         match self.listener.accept() {
             Ok(Some(newcomer)) => self.take_in(newcomer, now, service),
@@ -149,11 +184,15 @@ impl<L: Listen> Clients<L> {
 
     fn take_in<S: Service>(&mut self, newcomer: Newcomer, now: Instant, service: &mut S) {
         if self.clients.len() >= MOST_CLIENTS {
-            self.clients.remove(0);
+            // Who waits for us has not been slow.
+            let first = self.clients.iter().position(|it| !it.is_waiting());
+            self.clients.remove(first.unwrap_or(0));
         }
-        let mut client = Exchange::new(newcomer.stream, now + self.within);
+        let by = now + self.within;
+        self.came += 1;
+        let mut client = Exchange::new(ClientId(self.came), newcomer.stream, by);
         if let Some(answer) = newcomer.refused {
-            client.answer(answer);
+            client.answer(answer, by);
             client.go_on(service);
         }
         self.clients.push(client);

@@ -40,6 +40,7 @@ pub fn stats(run_dir: &Path, within: Duration) -> anyhow::Result<Option<Report>>
         None => Ok(None),
         Some(Answer::Stats { report }) => Ok(Some(*report)),
         Some(Answer::Error { error }) => bail!("the keeper says: {error}"),
+        Some(other) => bail!("the keeper gives another answer: {other:?}"),
     }
 }
 

@@ -7,8 +7,10 @@
 //! closes the connection.
 //!
 //! ```text
-//!   {"request":"stats"}     {"answer":"stats","report":{"keeper_pid":1,"opens":2,...}}
-//!   anything else           {"answer":"error","error":"..."}
+//!   {"request":"stats"}                       {"answer":"stats","report":{"keeper_pid":1,"opens":2,...}}
+//!   {"request":"upgrade"}                     {"answer":"upgraded","program":"/new","worker_pid":3,"kept":null}
+//!   {"request":"upgrade","program":"/new"}
+//!   anything else, or what has failed         {"answer":"error","error":"..."}
 //! ```
 //!
 //! | module | what it is |
@@ -18,6 +20,8 @@
 
 pub mod client;
 pub(crate) mod server;
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -33,6 +37,12 @@ pub const LONGEST_REQUEST: usize = 8 << 10;
 pub enum Request {
     /// The numbers of this moment.
     Stats,
+    /// Another worker, and then another keeper in the same process, of a program that may be a new one.
+    Upgrade {
+        /// An absolute path; if it is left out, where the keeper's own program was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<PathBuf>,
+    },
 }
 
 /// What is answered.
@@ -44,6 +54,15 @@ pub enum Answer {
         /// The numbers.
         report: Box<Report>,
     },
+    /// To [`Request::Upgrade`]: a worker of that program serves.
+    Upgraded {
+        /// The program.
+        program: PathBuf,
+        /// The worker.
+        worker_pid: u32,
+        /// Why the keeper is still the program that it was, if it is.
+        kept: Option<String>,
+    },
     /// It was not understood, or not done.
     Error {
         /// Why.
@@ -52,7 +71,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn error(error: impl Into<String>) -> Self {
+    pub(crate) fn error(error: impl Into<String>) -> Self {
         Answer::Error {
             error: error.into(),
         }
@@ -69,6 +88,19 @@ mod tests {
         let request: Request = serde_json::from_str(line).unwrap();
         assert_eq!(request, Request::Stats);
         assert_eq!(serde_json::to_string(&request).unwrap(), line);
+
+        let upgrade: Request = serde_json::from_str(r#"{"request":"upgrade"}"#).unwrap();
+        assert_eq!(upgrade, Request::Upgrade { program: None });
+        let line = r#"{"request":"upgrade","program":"/new"}"#;
+        let request: Request = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&request).unwrap(), line);
+        let upgraded = Answer::Upgraded {
+            program: "/new".into(),
+            worker_pid: 3,
+            kept: None,
+        };
+        let line = r#"{"answer":"upgraded","program":"/new","worker_pid":3,"kept":null}"#;
+        assert_eq!(serde_json::to_string(&upgraded).unwrap(), line);
 
         let report = Box::new(crate::report::tests::report());
         let answer = Answer::Stats { report };

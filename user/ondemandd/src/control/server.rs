@@ -2,13 +2,17 @@
 
 //! The control socket's side in the keeper. It is part of the keeper's loop, and never waits for a client.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -26,6 +30,7 @@ use super::Answer;
 use super::Request;
 use super::LONGEST_REQUEST;
 use crate::clients;
+use crate::clients::ClientId;
 use crate::clients::Clients;
 use crate::clients::Listen;
 use crate::clients::Newcomer;
@@ -57,6 +62,15 @@ impl ControlListener {
             )
         })?;
         Ok(ControlListener { socket })
+    }
+}
+
+/// A socket that an earlier program of this process has listened at.
+impl From<OwnedFd> for ControlListener {
+    fn from(socket: OwnedFd) -> Self {
+        ControlListener {
+            socket: UnixListener::from(socket),
+        }
     }
 }
 
@@ -117,6 +131,15 @@ pub(crate) struct Control {
 /// Answers requests.
 struct Desk {
     reporter: Arc<Reporter>,
+    wishes: VecDeque<Wish>,
+}
+
+/// A client wants an upgrade, and waits.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) client: ClientId,
+    /// To what; `None`: whatever is where the keeper's own program was.
+    pub(crate) program: Option<PathBuf>,
 }
 
 impl Control {
@@ -127,8 +150,36 @@ impl Control {
     ) -> Self {
         Control {
             clients: Clients::new(listener, within),
-            desk: Desk { reporter },
+            desk: Desk {
+                reporter,
+                wishes: VecDeque::new(),
+            },
         }
+    }
+
+    /// Goes on with a socket and a client of an earlier program of this process.
+    pub(crate) fn adopt(&mut self, client: UnixStream, answer: &Answer) {
+        self.clients.adopt(Box::new(client), line(answer));
+    }
+
+    /// The next upgrade that somebody wants.
+    pub(crate) fn take_wish(&mut self) -> Option<Wish> {
+        self.desk.wishes.pop_front()
+    }
+
+    /// Answers a client that waits.
+    pub(crate) fn answer(&mut self, client: ClientId, answer: &Answer) {
+        self.clients.answer(client, line(answer));
+    }
+
+    /// The connection of a client that waits, if it has not gone.
+    pub(crate) fn connection(&self, client: ClientId) -> Option<BorrowedFd<'_>> {
+        self.clients.connection(client)
+    }
+
+    /// The socket.
+    pub(crate) fn listener(&self) -> &ControlListener {
+        self.clients.listener()
     }
 
     /// As [`Clients::poll_fds`].
@@ -160,15 +211,19 @@ impl Service for Desk {
         )))
     }
 
-    fn answer(&mut self, request: &[u8]) -> Vec<u8> {
+    fn answer(&mut self, client: ClientId, request: &[u8]) -> Option<Vec<u8>> {
         let request = request.split(|byte| *byte == b'\n').next();
         let answer = match serde_json::from_slice(request.unwrap_or_default()) {
             Ok(Request::Stats) => Answer::Stats {
                 report: Box::new(self.reporter.report()),
             },
+            Ok(Request::Upgrade { program }) => {
+                self.wishes.push_back(Wish { client, program });
+                return None;
+            }
             Err(error) => Answer::error(format!("no request that is known: {error}")),
         };
-        line(&answer)
+        Some(line(&answer))
     }
 }
 

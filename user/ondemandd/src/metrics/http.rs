@@ -3,6 +3,7 @@
 //! What a client of the metrics may say: HTTP, as little of it as there must be.
 
 use super::CONTENT_TYPE;
+use crate::clients::ClientId;
 use crate::clients::Service;
 use crate::report::Reporter;
 
@@ -22,9 +23,9 @@ impl Service for Http<'_> {
         answer(status, "", "too long\n", false)
     }
 
-    fn answer(&mut self, request: &[u8]) -> Vec<u8> {
+    fn answer(&mut self, _client: ClientId, request: &[u8]) -> Option<Vec<u8>> {
         let metrics = || super::text(self.0.report()).ok();
-        answer_to(request, &metrics)
+        Some(answer_to(request, &metrics))
     }
 }
 

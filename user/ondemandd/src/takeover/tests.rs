@@ -6,28 +6,28 @@ use proptest::prelude::*;
 
 use super::*;
 
-const DIED: Event = Event::Died {
+pub(super) const DIED: Event = Event::Died {
     served: true,
     cache_dead: false,
 };
-const DIED_BARREN: Event = Event::Died {
+pub(super) const DIED_BARREN: Event = Event::Died {
     served: false,
     cache_dead: false,
 };
-const DIED_DEAD: Event = Event::Died {
+pub(super) const DIED_DEAD: Event = Event::Died {
     served: true,
     cache_dead: true,
 };
 
 /// Plays events at one instant; returns the actions.
-fn play(takeover: &mut Takeover, now: Instant, events: &[Event]) -> Vec<Action> {
+pub(super) fn play(takeover: &mut Takeover, now: Instant, events: &[Event]) -> Vec<Action> {
     events
         .iter()
         .map(|event| takeover.on(*event, now))
         .collect()
 }
 
-fn serving(now: Instant) -> Takeover {
+pub(super) fn serving(now: Instant) -> Takeover {
     let (mut takeover, action) = Takeover::begin(false);
     assert_eq!(action, Action::Start { restore: false });
     let actions = play(&mut takeover, now, &[Event::Started, Event::Ready]);
@@ -136,47 +136,81 @@ fn events() -> impl Strategy<Value = Event> {
         Just(Event::Ready),
         Just(DIED),
         Just(DIED_BARREN),
+        Just(Event::Upgrade),
+        Just(Event::Prepared),
+        Just(Event::SuccessorFailed),
+        Just(Event::Abandoned),
         Just(Event::Stop),
         Just(Event::Deadline),
     ]
 }
 
+/// What runs, as the keeper knows it.
+#[derive(Default)]
+struct Running {
+    /// It was told to begin.
+    worker: bool,
+    /// It was not.
+    successor: bool,
+}
+
+impl Running {
+    /// Whether an event can come after an action: some are its very result.
+    fn can_be(&self, event: Event, after: Action) -> bool {
+        match (after, event) {
+            (Action::Start { .. }, _) => matches!(event, Event::Started | Event::StartFailed),
+            (Action::Abandon(_), _) => event == Event::Abandoned,
+            (_, Event::Started | Event::StartFailed | Event::Abandoned) => false,
+            (_, Event::Ready | Event::Died { .. }) => self.worker,
+            (_, Event::Prepared | Event::SuccessorFailed) => self.successor,
+            (_, Event::Upgrade | Event::Stop | Event::Deadline) => true,
+        }
+    }
+}
+
 proptest! {
-    /// Whatever happens: a worker is started only when none runs, and the machine waits
-    /// without a deadline only for something that must come.
+    /// Whatever happens: nobody is told to begin while another one may answer, there is one successor at most,
+    /// and the machine waits without a deadline only for something that must come.
     #[test]
-    fn at_most_one_worker(events in proptest::collection::vec(events(), 0..64)) {
+    fn at_most_one_worker(events in proptest::collection::vec(events(), 0..96)) {
         let mut now = Instant::now();
         let (mut takeover, mut action) = Takeover::begin(false);
-        let mut running = false;
+        let mut running = Running::default();
         for event in events {
-            if matches!(action, Action::Start { .. }) {
-                prop_assert!(!running);
-            }
-            // Leave out what cannot happen: the keeper knows what runs.
-            let possible = match event {
-                Event::Started | Event::StartFailed => {
-                    matches!(action, Action::Start { .. })
-                }
-                Event::Ready | Event::Died { .. } => running,
-                Event::Stop | Event::Deadline => !matches!(action, Action::Start { .. }),
-            };
-            if !possible {
+            if !running.can_be(event, action) {
                 continue;
             }
             match event {
-                Event::Started => running = true,
-                Event::Died { .. } => running = false,
+                Event::Started => running.worker = true,
+                Event::Died { .. } => running.worker = false,
+                Event::SuccessorFailed => running.successor = false,
                 _ => {}
             }
             now += LONGEST_PAUSE.max(READY_WITHIN);
             action = takeover.on(event, now);
-            if let Action::Finish(outcome) = action {
-                prop_assert!(!running || outcome == Outcome::Stuck);
-                break;
+            match action {
+                Action::Start { .. } => prop_assert!(!running.worker && !running.successor),
+                Action::StartSuccessor => {
+                    prop_assert!(running.worker && !running.successor);
+                    running.successor = true;
+                }
+                Action::Go => {
+                    prop_assert!(!running.worker && running.successor);
+                    running = Running { worker: true, successor: false };
+                }
+                // With it the keeper makes an end of the successor.
+                Action::Abandon(_) | Action::Terminate => running.successor = false,
+                Action::Finish(outcome) => {
+                    prop_assert!(!running.worker || outcome == Outcome::Stuck);
+                    break;
+                }
+                _ => {}
             }
-            let starts = matches!(action, Action::Start { .. });
-            prop_assert!(takeover.deadline().is_some() || running || starts);
+            let goes_on = matches!(action, Action::Start { .. } | Action::Abandon(_));
+            prop_assert!(takeover.deadline().is_some() || running.worker || goes_on);
+            if running.successor {
+                prop_assert!(takeover.deadline().is_some(), "a successor is not waited for for ever");
+            }
         }
     }
 }
