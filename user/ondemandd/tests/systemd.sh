@@ -23,7 +23,7 @@ UNIT=ondemandd-test.service
 [[ -d /run/systemd/system ]] || skip "init is not systemd"
 [[ ! -e $RUN ]] || skip "$RUN is in use"
 
-plan 6
+plan 7
 mkdir -p "$WORK/blobs" "$WORK/tree" "$WORK/mnt"
 last_words() { journalctl --no-pager -n 60 -u "$UNIT" | sed 's/^/# /'; }
 
@@ -38,9 +38,11 @@ trap finish EXIT
 head -c 3000000 /dev/urandom >"$WORK/tree/first"
 head -c 3000000 /dev/urandom >"$WORK/tree/second"
 head -c 3000000 /dev/urandom >"$WORK/tree/third"
+head -c 3000000 /dev/urandom >"$WORK/tree/fourth"
 mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
 printf '%s = "%s"\n' cache "$WORK/cache" source "$WORK/blobs" tag systemd >"$WORK/config.toml"
-sed "s#^ExecStart=.*#ExecStart=$DAEMON serve --config $WORK/config.toml#" \
+sed -e "s#^ExecStart=.*#ExecStart=$DAEMON serve --config $WORK/config.toml#" \
+    -e "s#^ExecReload=.*#ExecReload=$DAEMON upgrade#" \
     "$(dirname "$0")/../dist/ondemandd.service" >"/run/systemd/system/$UNIT"
 systemctl daemon-reload
 
@@ -62,6 +64,14 @@ rc=0
 timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || rc=1
 same first || rc=1
 result "$rc" "an image is mounted and read"
+
+rc=0 old=$(show MainPID) worker=$(cat $RUN/worker.pid)
+timeout "$DEADLINE" systemctl reload "$UNIT" || rc=1
+[[ $(show MainPID) == "$old" && $(cat $RUN/worker.pid) != "$worker" ]] || rc=1
+[[ $(show ActiveState) == active && $(show NFileDescriptorStore) == 1 ]] || rc=1
+grep -qz "^resume$" "/proc/$old/cmdline" || { rc=1; echo "# the keeper is what it was"; }
+same fourth || rc=1
+result "$rc" "a reload upgrades worker and keeper in one process, and keeps the mount"
 
 rc=0 old=$(show MainPID)
 timeout "$DEADLINE" systemctl restart "$UNIT" || rc=1
