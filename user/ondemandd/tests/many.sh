@@ -78,8 +78,9 @@ listed() { grep -cE "at-once[0-9]+ on $WORK/mnt/at-once[0-9]+$" || true; }
 rc=0
 status=$("$DAEMON" status --run-dir "$RUN") || rc=1
 [[ $(listed <<<"$status") == "$AT_ONCE" ]] || rc=1
-# An image has a few blocks that nobody needs.
-[[ $(grep -cE '\] +(9[0-9]|100) %' <<<"$status") == "$AT_ONCE" ]] || rc=1
+# An image has a few blocks that nobody needs.  The kernel's own module names a file in the store when its
+# image is unmounted, and not before.
+[[ ${ONDEMAND_BACKEND:-rust} != rust ]] || [[ $(grep -cE '\] +(9[0-9]|100) %' <<<"$status") == "$AT_ONCE" ]] || rc=1
 ((rc == 0)) || printf '%s\n' "# ${status//$'\n'/$'\n'# }"
 [[ $("$DAEMON" top --run-dir "$RUN" -b --count 1 | listed) == "$AT_ONCE" ]] || rc=1
 (($(field source_errors) == 0)) || rc=1

@@ -79,7 +79,10 @@ timeout "$DEADLINE" "$DAEMON" top --run-dir "$RUN" --batch --count 2 --interval 
 [[ $(grep -c "rates since the keeper's start$" "$WORK/top") == 1 ]] || rc=1
 awk '/READs/ { getline; seen++; if (seen == 1 && $1 > 0) first = 1; if (seen == 2 && $1 == "0.0") idle = 1 }
     END { exit !(first && idle) }' "$WORK/top" || rc=1
-[[ $(grep -cE "MiB +[0-9]+  image on $WORK/mnt$" "$WORK/top") == 2 ]] || rc=1
+# The kernel's own module names a file in the store when its image is unmounted, and not before.
+known=' MiB +[0-9]+'
+[[ ${ONDEMAND_BACKEND:-rust} == rust ]] || known=' - +-'
+[[ $(grep -cE "$known  image on $WORK/mnt$" "$WORK/top") == 2 ]] || rc=1
 ((rc == 0)) || sed 's/^/# /' "$WORK/top"
 result "$rc" "top tells rates, and what is cached of an image"
 
