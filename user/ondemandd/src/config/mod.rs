@@ -4,7 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`file`] | the TOML file |
+//! | [`mod@file`] | the TOML file |
 //! | [`settings`] | flags before file before defaults |
 //! | [`source`] | the tables `[sources.NAME]` |
 //! | [`requests`] | and in them, how a source may be asked |
