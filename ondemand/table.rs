@@ -23,6 +23,8 @@
 //! This file admits; `delivery.rs` is what `read` and `poll` of the device see, `answer.rs` what the
 //! daemon does with what it got, `ending.rs` how objects, openings and the whole cache end, `deadline.rs`
 //! how a request ends that nobody answers.
+//!
+//! [`More::Flush`]: crate::ondemand::queue::More::Flush
 
 use crate::errno::Errno;
 use crate::ondemand::queue::Effect;

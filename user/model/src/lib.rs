@@ -4,8 +4,8 @@
 //!
 //! [`ondemand_core::model::Sim`] is a real request table, the code of the kernel module, and everybody
 //! around it. This crate lets everything happen to it that can happen ([`moves`]), in every order, within
-//! [`scope`]s that say how often each unplanned event may come. [`explore`] visits every situation once
-//! and checks it; [`cycles`] shows that a daemon that serves comes to an end, whatever it is sent.
+//! [`scope`]s that say how often each unplanned event may come. [`explore()`] visits every situation
+//! once and checks it; [`cycles`] shows that a daemon that serves comes to an end, whatever it is sent.
 
 pub mod cycles;
 pub mod explore;

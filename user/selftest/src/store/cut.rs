@@ -2,7 +2,7 @@
 
 //! Cutting the power of a machine whose cache is in use, and looking at the store after the next boot.
 //!
-//! Each boot runs [`boot`] once. It checks what the boot before has left; then it fills, and has the
+//! Each boot calls [`run`] once. It checks what the boot before has left; then it fills, and has the
 //! power cut meanwhile. Boot 0 finds an empty disk; the last one only checks.
 //!
 //! - Boot 0: one image, of which the first half is read. When its file has its name and the journal

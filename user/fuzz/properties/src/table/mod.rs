@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The request table: whatever happens in whatever order, it does what the [`reference`] does, keeps
-//! its invariants ([`Sim::check`]), and comes to an end.
+//! The request table: whatever happens in whatever order, it does what the reference does, keeps its
+//! invariants ([`Sim::check`]), and comes to an end.
 //!
 //! The table is played by the model of its surroundings, [`Sim`], and the same event is told to the
-//! reference; after each, both are compared ([`compare`]). Events are three bytes each, of which the
-//! first has room for more kinds ([`script`]), so that a corpus keeps its meaning when a kind is added.
+//! [reference](mod@reference); after each, both are compared (`compare`). Events are three bytes each, of
+//! which the first has room for more kinds (`script`), so that a corpus keeps its meaning when a kind is
+//! added.
+//!
+//! [`Sim`]: ondemand_core::model::Sim
+//! [`Sim::check`]: ondemand_core::model::Sim::check
 
 mod compare;
 mod play;
