@@ -33,6 +33,10 @@ KERNEL_MAKE=(make "LLVM=-$LLVM_VERSION" RUSTC=/usr/bin/rustc HOSTRUSTC=/usr/bin/
     RUSTDOC=/usr/bin/rustdoc RUSTFMT=/usr/bin/rustfmt
     CLIPPY_DRIVER=/usr/bin/clippy-driver BINDGEN="$BINDGEN")
 
+# The processor of guests without KVM: one whose instructions for strings of bytes are not said
+# to be fast, for emulated they go byte by byte, and the kernel copies and clears with others then.
+TCG_CPU=max,-erms,-fsrm
+
 # What build_programs makes.
 PROGRAM_TARGET=$(uname -m)-unknown-linux-gnu
 PROGRAMS=${CARGO_TARGET_DIR:-$REPO/user/target}/$PROGRAM_TARGET/release

@@ -219,8 +219,17 @@ aside() {
     local name=$1
     say "  $2 (beside the others)"
     shift 2
-    "$@" >"$RESULTS/$name.ktap" 2>&1 &
+    timed "$RESULTS/$name.time" "$@" >"$RESULTS/$name.ktap" 2>&1 &
     ASIDES+=("$name" "$!")
+}
+
+# timed FILE COMMAND...: writes to FILE how long it took; the status is the command's.
+timed() {
+    local file=$1 start=$SECONDS rc=0
+    shift
+    "$@" || rc=$?
+    elapsed "$start" >"$file"
+    return "$rc"
 }
 
 join_asides() {
@@ -230,7 +239,7 @@ join_asides() {
         name=$1 pid=$2 rc=0
         shift 2
         wait "$pid" || rc=$?
-        say "  $name"
+        say "  $name (after $(cat "$RESULTS/$name.time" 2>/dev/null || echo '?'), with the wait for a processor)"
         sed 's/^/  | /' "$RESULTS/$name.ktap"
         count_planned "$name" "$rc"
     done
