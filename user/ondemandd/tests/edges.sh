@@ -44,7 +44,7 @@ serve() {
     "$WORK/ondemandd" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --tag edges \
         2>>"$WORK/log" &
     KEEPER=$!
-    within test -s "$RUN/keeper.pid"
+    within ready "$KEEPER"
 }
 serve || { echo "Bail out! no keeper"; cat "$WORK/log"; exit 1; }
 
@@ -131,6 +131,9 @@ umount "$WORK/mnt"
 kill -TERM "$WORKER"
 rc=0; within gone "$WORKER" || rc=1
 WORKER=''
+# Its threads may end after it.
+is_free() { (: 8<>/dev/cachefiles) 2>/dev/null; }
+within is_free || rc=1
 serve || rc=1
 result "$rc" "and a new keeper can start when it has ended"
 kill -TERM "$KEEPER"
@@ -142,7 +145,7 @@ take_over() {
     "$DAEMON" serve --take-over --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" \
         <&9 2>>"$WORK/log" 9>&- &
     KEEPER=$!
-    within test -s "$RUN/keeper.pid"
+    within ready "$KEEPER"
 }
 # This script binds the cache, and holds it while no daemon is there at all.
 exec 9<>/dev/cachefiles
