@@ -179,7 +179,7 @@ daemon_script() {
     remote) command+=("$NGINX" "$MOTO/bin/python") ;;
     systemd) command=(bash "${1%/*}/under-systemd" "${command[@]}") ;;
     esac
-    aside "ondemandd-$name" "ondemandd-$name" machine "ondemandd-$name" 600 "${command[@]}"
+    aside "ondemandd-$name" "ondemandd-$name" machine "ondemandd-$name" 1800 "${command[@]}"
 }
 
 # A store that goes from one module to the other.

@@ -102,15 +102,14 @@ ln -s "$WORK/outside" "$CACHE/graveyard/way-out"
 
 "${SERVE[@]}" --log info,ondemandd::cull=debug --brun 40 --bcull 30 --bstop 20 2>"$WORK/log" &
 KEEPER=$!
-rc=0; within test -s "$RUN/keeper.pid" || rc=1
-[[ $rc == 0 && $(cat "$RUN/keeper.pid") == "$KEEPER" ]] || rc=1
+rc=0; within ready "$KEEPER" || rc=1
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; cat "$WORK/log"; exit 1; }
 
 empty() { [[ -z $(ls -A "$1") ]]; }
 rc=0; within empty "$CACHE/graveyard" || rc=1
 [[ -s $WORK/outside/kept ]] || rc=1
-log_says "graveyard emptied" || rc=1
+within log_says "graveyard emptied" || rc=1
 result "$rc" "the graveyard is emptied, and nothing outside of it"
 
 # The oldest of all, named in the store by its first unmount, and mounted again.

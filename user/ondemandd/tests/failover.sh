@@ -50,8 +50,7 @@ done
 "$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --threads 3 \
     2>"$WORK/log" &
 KEEPER=$!
-rc=0; within test -s "$RUN/keeper.pid" || rc=1
-[[ $rc == 0 && $(cat "$RUN/keeper.pid") == "$KEEPER" ]] || { rc=1; cat "$WORK/log"; }
+rc=0; within ready "$KEEPER" || { rc=1; cat "$WORK/log"; }
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; exit 1; }
 
@@ -94,10 +93,9 @@ kill "$KILLER"; wait "$KILLER" 2>/dev/null || true
 KILLER=''
 count=$(wc -l <"$WORK/killed")
 echo "# $count workers killed"
-within test -s "$RUN/worker.pid" || true
+rc=0; within replaced "$(tail -n 1 "$WORK/killed")" || rc=1
 stats=$("$DAEMON" stats --run-dir "$RUN" --json) || true
 printf '%s\n' "# ${stats//$'\n'/$'\n'# }"
-rc=0
 ((count >= 3 && $(field worker_starts) >= count + 1 && $(field restores) >= count - 1 &&
     $(field source_errors) == 0 && $(field reads) > 0 && $(field opens) >= IMAGES)) || rc=1
 result "$rc" "the counters survived the workers"

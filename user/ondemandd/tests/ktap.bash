@@ -4,8 +4,9 @@
 # What the tests beside this file share.  To be sourced, after DAEMON, WORK and RUN
 # are set; needs root, the device and mkfs.erofs, or ends the test with exit 4 = skip.
 
-# Seconds that one thing may take.
-DEADLINE=20
+# Seconds that one thing may take.  Nothing that passes takes as long, on an emulated machine that shares
+# its processors either.
+DEADLINE=60
 
 # A command that fails where none should ends the test; what it was is said.
 set -E
@@ -48,6 +49,12 @@ replaced() {
     # says nothing.
     now=$(cat "$RUN/worker.pid") || return 1
     [[ -n $now && $now != "$1" ]]
+}
+# ready PID: the keeper of that pid has a worker that serves.  One that was killed has left its file.
+ready() {
+    local told
+    told=$(cat "$RUN/keeper.pid") || return 1
+    [[ $told == "$1" ]]
 }
 # field NAME: a number of the keeper's statistics.
 field() { "$DAEMON" stats --run-dir "$RUN" --json | sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p"; }

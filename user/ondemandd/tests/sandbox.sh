@@ -40,7 +40,7 @@ serve() {
     "$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --tag sandbox "$@" \
         2>>"$WORK/log" &
     KEEPER=$!
-    within test -s "$RUN/keeper.pid"
+    within ready "$KEEPER"
 }
 # stop: the keeper ends well.
 stop() {

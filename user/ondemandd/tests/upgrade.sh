@@ -16,7 +16,7 @@
 set -euo pipefail
 
 DAEMON=${1:?usage: upgrade.sh ONDEMANDD [UPGRADES]}
-UPGRADES=${2:-20}
+UPGRADES=${2:-10}
 WORK=${ONDEMAND_DISK:-/var/tmp}/upgrade.$$
 RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
@@ -47,7 +47,7 @@ ln "$WORK/one" "$WORK/ondemandd"
 "$WORK/ondemandd" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --threads 3 \
     2>"$WORK/log" &
 KEEPER=$!
-rc=0; within test -s "$RUN/keeper.pid" || rc=1
+rc=0; within ready "$KEEPER" || rc=1
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; last_words; exit 1; }
 
@@ -62,13 +62,16 @@ one_round() {
 }
 reader() {
     local round=0
+    # What is upgraded has ten seconds, and is not to wait for a processor.
+    renice -n 10 "$BASHPID" >/dev/null
     while [[ ! -e $WORK/enough ]]; do
         round=$((round + 1))
         if ! one_round "round$round"; then
             echo "round $round" >>"$WORK/wrong"
             umount "$WORK/mnt" 2>/dev/null || true
         fi
-        echo "$round" >"$WORK/rounds"
+        # Never half written, for others read it.
+        echo "$round" >"$WORK/rounds.new" && mv "$WORK/rounds.new" "$WORK/rounds"
     done
 }
 reader 2>>"$WORK/reader.log" &
@@ -160,7 +163,7 @@ rc=0
 slow_upgrade || rc=1
 status=0; timeout "$DEADLINE" "$DAEMON" upgrade --run-dir "$RUN" 2>"$WORK/second" || status=$?
 ((status == 1)) && grep -q "another upgrade is under way" "$WORK/second" || rc=1
-kill -KILL "$(cat "$WORK/slow.pid")"
+kill -KILL "$(cat "$WORK/slow.pid")" || rc=1
 status=0; ended "$UPGRADE" || status=$?
 refused "$status" "the new worker failed: .*signal: 9" || rc=1
 [[ $(worker) == "$old" && -d /proc/$old ]] || rc=1

@@ -75,6 +75,8 @@ impl Daemon {
     pub(crate) fn start(setup: &Setup, device: Option<OwnedFd>) -> Result<Self> {
         fs::create_dir_all(&setup.cache)?;
         fs::create_dir_all(&setup.run_dir)?;
+        // What a keeper that was killed has left is not to be taken for its successor's.
+        let _ = fs::remove_file(setup.run_dir.join("worker.pid"));
         let log = File::options()
             .append(true)
             .create(true)
