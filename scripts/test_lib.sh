@@ -219,26 +219,28 @@ aside() {
     local name=$1
     say "  $2 (beside the others)"
     shift 2
-    timed "$RESULTS/$name.time" "$@" >"$RESULTS/$name.ktap" 2>&1 &
+    timed "$RESULTS/$name" "$@" >"$RESULTS/$name.ktap" 2>&1 &
     ASIDES+=("$name" "$!")
 }
 
-# timed FILE COMMAND...: writes to FILE how long it took; the status is the command's.
+# timed FILE COMMAND...: writes to FILE.time how long it took, to FILE.status with what.
 timed() {
     local file=$1 start=$SECONDS rc=0
     shift
     "$@" || rc=$?
-    elapsed "$start" >"$file"
-    return "$rc"
+    elapsed "$start" >"$file.time"
+    echo "$rc" >"$file.status"
 }
 
 join_asides() {
     local name pid rc
     set -- "${ASIDES[@]}"
     while (($#)); do
-        name=$1 pid=$2 rc=0
+        name=$1 pid=$2
         shift 2
-        wait "$pid" || rc=$?
+        # Of the status itself the shell knows nothing any more if another child has had that pid since.
+        wait "$pid" || true
+        rc=$(cat "$RESULTS/$name.status" 2>/dev/null || echo 125)
         say "  $name (after $(cat "$RESULTS/$name.time" 2>/dev/null || echo '?'), with the wait for a processor)"
         sed 's/^/  | /' "$RESULTS/$name.ktap"
         count_planned "$name" "$rc"

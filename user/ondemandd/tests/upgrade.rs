@@ -239,9 +239,10 @@ fn a_program_that_cannot_serve_leaves_all_as_it_was() {
         &format!("{failed}cannot start /nonexistent"),
     );
     keeper.assert_refused(Path::new("/dev/null"), failed);
-    // One that says why.
-    let said = "printf 'ONDD\\000\\001\\004\\000no such source' >&0; exit 1";
-    let sad = keeper.write_script("sad", RESUMES, said);
+    // One that says why. Who ends without having read resets the connection, and may not be heard.
+    let read = "dd bs=8 count=1 >/dev/null 2>&1";
+    let said = format!("{read}; printf 'ONDD\\000\\001\\004\\000no such source' >&0; exit 1");
+    let sad = keeper.write_script("sad", RESUMES, &said);
     keeper.assert_refused(&sad, &format!("{failed}no such source (exit status: 1)"));
     let words = keeper.words();
     assert!(words.contains(" serve "), "{words}");
