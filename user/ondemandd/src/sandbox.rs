@@ -34,6 +34,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use self::user::Identity;
+use crate::control::server::may_ask;
 
 /// How much of the sandbox there must be.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, clap::ValueEnum)]
@@ -69,12 +70,17 @@ impl Sandbox<'_> {
     ///
     /// A step failed; the process may have given up some of it by then, and is to end.
     pub fn enter(&self) -> anyhow::Result<()> {
+        let keeper = rustix::process::geteuid();
         empty_bounding_set()?;
         self.identity.assume()?;
+        let may_ask = may_ask(rustix::process::geteuid(), keeper);
         drop_capabilities()?;
         rustix::thread::set_no_new_privs(true).context("cannot set no_new_privs")?;
         self.confirm("Landlock", files::restrict(self))?;
-        self.confirm("seccomp", calls::restrict(self.network))
+        self.confirm(
+            "seccomp",
+            calls::restrict(calls::domains(self.network, may_ask)),
+        )
     }
 
     /// Makes what is lacking a line in the log, or an error.

@@ -118,7 +118,7 @@ impl Listen for ControlListener {
 }
 
 /// Who may ask. The mode of the socket's file says the same, as long as nobody changes it.
-fn may_ask(peer: Uid, own: Uid) -> bool {
+pub(crate) fn may_ask(peer: Uid, own: Uid) -> bool {
     peer.is_root() || peer == own
 }
 

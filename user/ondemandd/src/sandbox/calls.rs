@@ -120,6 +120,14 @@ const CHANGES: Numbers = &[
     libc::SYS_fanotify_init,
 ];
 
+/// Changes that the C library's headers do not name on every architecture; their numbers are the same on all.
+const NEW_CHANGES: Numbers = &[
+    452, // fchmodat2
+    463, // setxattrat
+    466, // removexattrat
+    469, // file_setattr
+];
+
 /// Servers; and large parts of the kernel that are not needed, one of which makes calls that are not seen
 /// here (`io_uring`).
 const SURFACE: Numbers = &[
@@ -181,23 +189,37 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
-/// Domains of sockets that talking to a server takes: netlink and Unix sockets serve to look names up.
-const DOMAINS: [i32; 4] = [
-    libc::AF_UNIX,
+/// Domains of sockets that talking to a server takes: netlink serves to look names up, and so do Unix sockets, by
+/// which the C library asks daemons. It goes on to files and DNS without them.
+const DOMAINS: &[i32] = &[
     libc::AF_INET,
     libc::AF_INET6,
     libc::AF_NETLINK,
+    libc::AF_UNIX,
 ];
+
+/// The same for a worker that the keeper would listen to: one that was broken into would ask it to execute a
+/// program.
+const DOMAINS_WITHOUT_UNIX: &[i32] = &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Of which domains sockets may be made. `may_ask`: the keeper's control socket answers this worker's user.
+pub(super) fn domains(network: bool, may_ask: bool) -> &'static [i32] {
+    match (network, may_ask) {
+        (false, _) => &[],
+        (true, false) => DOMAINS,
+        (true, true) => DOMAINS_WITHOUT_UNIX,
+    }
+}
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Denies system calls, for this thread and those that it will start; `false` if the kernel has no seccomp,
-/// or this architecture is not known here.
-pub(super) fn restrict(network: bool) -> anyhow::Result<bool> {
+/// Denies system calls, and sockets of other domains than these, for this thread and those that it will start;
+/// `false` if the kernel has no seccomp, or this architecture is not known here.
+pub(super) fn restrict(domains: &[i32]) -> anyhow::Result<bool> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(false);
     };
-    let denied = without_x32(compile(denied(network)?, libc::EPERM, arch)?);
+    let denied = without_x32(compile(denied(domains)?, libc::EPERM, arch)?);
     // The C library takes this for a kernel that has no `clone3`, and takes `clone`.
     let unknown = compile(
         BTreeMap::from([(libc::SYS_clone3, vec![])]),
@@ -218,21 +240,28 @@ pub(super) fn restrict(network: bool) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-fn denied(network: bool) -> anyhow::Result<Rules> {
-    let lists = [PROCESSES, PRIVILEGES, MOUNTS, CHANGES, SURFACE, OLD];
+fn denied(domains: &[i32]) -> anyhow::Result<Rules> {
+    let lists = [
+        PROCESSES,
+        PRIVILEGES,
+        MOUNTS,
+        CHANGES,
+        NEW_CHANGES,
+        SURFACE,
+        OLD,
+    ];
     let mut rules: Rules = lists
         .into_iter()
         .flatten()
         .map(|number| (*number, vec![]))
         .collect();
-    let sockets = match network {
-        true => {
-            let others = DOMAINS.into_iter().map(|domain| {
-                SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, u64::from(domain.unsigned_abs()))
-            });
-            vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?]
-        }
-        false => vec![],
+    let sockets = if domains.is_empty() {
+        vec![]
+    } else {
+        let others = domains.iter().map(|domain| {
+            SeccompCondition::new(0, Dword, SeccompCmpOp::Ne, u64::from(domain.unsigned_abs()))
+        });
+        vec![SeccompRule::new(others.collect::<Result<_, _>>()?)?]
     };
     rules.insert(libc::SYS_socket, sockets);
     let namespaces = NAMESPACES.into_iter().map(|flag| {
@@ -279,8 +308,8 @@ mod tests {
     #[test]
     fn filters_compile_and_are_small() {
         let arch = TargetArch::try_from(std::env::consts::ARCH).unwrap();
-        for network in [false, true] {
-            let rules = denied(network).unwrap();
+        for (network, may_ask) in [(false, false), (true, false), (true, true)] {
+            let rules = denied(domains(network, may_ask)).unwrap();
             assert!(rules.len() > 90, "{}", rules.len());
             let program = without_x32(compile(rules, libc::EPERM, arch).unwrap());
             // 4096 is what the kernel takes.
@@ -289,8 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn who_may_ask_the_keeper_has_no_socket_to_do_it() {
+        assert!(domains(true, false).contains(&libc::AF_UNIX));
+        assert!(!domains(true, true).contains(&libc::AF_UNIX));
+        for may_ask in [false, true] {
+            assert!(domains(true, may_ask).contains(&libc::AF_INET));
+            assert!(domains(false, may_ask).is_empty());
+        }
+    }
+
+    #[test]
     fn what_a_worker_needs_is_not_denied() {
-        let rules = denied(true).unwrap();
+        let rules = denied(DOMAINS).unwrap();
         for needed in [
             libc::SYS_read,
             libc::SYS_write,
