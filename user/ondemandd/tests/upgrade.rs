@@ -244,6 +244,25 @@ fn a_program_that_cannot_serve_leaves_all_as_it_was() {
     let said = format!("{read}; printf 'ONDD\\000\\001\\004\\000no such source' >&0; exit 1");
     let sad = keeper.write_script("sad", RESUMES, &said);
     keeper.assert_refused(&sad, &format!("{failed}no such source (exit status: 1)"));
+    // One that begins at once. It is ended.
+    let pid = keeper.path("hasty.pid");
+    let said = format!(
+        "echo $$ >{}; printf 'ONDD\\000\\001\\001\\000' >&0; exec sleep 600",
+        pid.display()
+    );
+    let hasty = keeper.write_script("hasty", RESUMES, &said);
+    keeper.assert_refused(&hasty, &format!("{failed}it did not wait"));
+    let pid = fs::read_to_string(pid).unwrap();
+    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+    keeper.wait_for("the successor's end", || !process.exists());
+    // One that ends when it is prepared. The keeper sleeps meanwhile, so that it hears of both at once.
+    let said = format!(
+        "{read}; kill -STOP $PPID; (sleep 1; kill -CONT $PPID) >/dev/null 2>&1 &\n\
+         printf 'ONDD\\000\\001\\002\\{RESUMES:03o}' >&0; exit 3"
+    );
+    let fleeting = keeper.write_script("fleeting", RESUMES, &said);
+    let reason = "it was prepared, and ended (exit status: 3)";
+    keeper.assert_refused(&fleeting, &format!("{failed}{reason}"));
     let words = keeper.words();
     assert!(words.contains(" serve "), "{words}");
     keeper.end();

@@ -118,30 +118,38 @@ impl Keeper {
         let (Some(successor), Some(upgrade)) = (&mut self.successor, &mut self.upgrade) else {
             return Ok(None);
         };
+        let mut is_prepared = false;
         if news.word {
             match successor.take_word() {
                 Some(Word::Prepared { resumes }) => {
                     upgrade.resumes = Some(resumes);
-                    return Ok(Some(Event::Prepared));
+                    is_prepared = true;
                 }
                 // Its end follows.
                 Some(Word::Failed(reason)) => upgrade.reason = Some(reason),
-                Some(Word::Ready) => warn!(pid = successor.pid(), "the successor does not wait"),
+                // It reads from the device while another worker does: it is killed when the upgrade is given up.
+                Some(Word::Ready) => {
+                    upgrade.reason = Some("it did not wait until it was told to begin".to_owned());
+                    return Ok(Some(Event::SuccessorFailed));
+                }
                 None => {}
             }
         }
-        if news.death {
+        // Death before readiness: the worker that serves must not be ended for one that has gone.
+        if news.death || is_prepared {
             if let Some(status) = successor.try_wait()? {
-                let reason = upgrade
-                    .reason
-                    .take()
-                    .unwrap_or_else(|| "it said nothing".to_owned());
+                let said = match upgrade.resumes {
+                    Some(_) => "it was prepared, and ended",
+                    None => "it said nothing",
+                };
+                let reason = upgrade.reason.take();
+                let reason = reason.unwrap_or_else(|| said.to_owned());
                 upgrade.reason = Some(format!("{reason} ({status})"));
                 self.successor = None;
                 return Ok(Some(Event::SuccessorFailed));
             }
         }
-        Ok(None)
+        Ok(is_prepared.then_some(Event::Prepared))
     }
 
     /// Makes the successor the worker, and tells it to begin.
