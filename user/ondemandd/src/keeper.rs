@@ -323,8 +323,11 @@ impl Keeper {
         self.run_dir.write(rundir::STATS, &(text + "\n"))
     }
 
-    /// Leaves the last counters behind and takes the pids away.
-    fn tidy_up(&self) {
+    /// Tells who waits, and waits for who was killed; leaves the last counters behind and takes the pids away.
+    fn tidy_up(&mut self) {
+        self.end_upgrade("the keeper ends");
+        self.control.finish();
+        self.await_discarded();
         log_failure(self.report());
         log_failure(self.run_dir.remove(rundir::CONTROL));
         log_failure(self.run_dir.remove(rundir::KEEPER_PID));

@@ -73,6 +73,11 @@ impl Keeper {
 
     /// A program whose workers say that they can go on from this version of a state, after some commands.
     fn write_script(&self, name: &str, resumes: u8, first: &str) -> PathBuf {
+        self.write_program(name, resumes, first, "exec sleep 600")
+    }
+
+    /// The same with what a worker does at last, while it serves.
+    fn write_program(&self, name: &str, resumes: u8, first: &str, last: &str) -> PathBuf {
         let script = format!(
             "#!/bin/sh\n\
              case \"$*\" in *resume) exec {PROGRAM} \"$@\" ;; esac\n\
@@ -81,7 +86,7 @@ impl Keeper {
              *02) printf 'ONDD\\000\\001\\002\\{resumes:03o}' >&0; dd bs=8 count=1 >/dev/null 2>&1 ;;\n\
              esac\n\
              printf 'ONDD\\000\\001\\001\\000' >&0\n\
-             exec sleep 600\n"
+             {last}\n"
         );
         // Written by another process: what is open here for writing, for another test's child as well, cannot
         // be executed.
@@ -124,6 +129,10 @@ impl Keeper {
     }
 
     fn upgrade(&self, program: Option<&Path>) -> Output {
+        self.begin_upgrade(program).wait_with_output().unwrap()
+    }
+
+    fn begin_upgrade(&self, program: Option<&Path>) -> Child {
         let mut command = Command::new(PROGRAM);
         command
             .arg("upgrade")
@@ -132,7 +141,8 @@ impl Keeper {
         if let Some(program) = program {
             command.arg("--program").arg(program);
         }
-        command.output().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
     }
 
     /// The upgrade fails with this reason, and leaves the worker alone.
@@ -288,6 +298,37 @@ fn a_keeper_that_cannot_follow_stays_and_says_so() {
     keeper.write_script("other", RESUMES, "");
     assert_eq!(keeper.assert_upgraded(Some(&keeper.path("other"))), "");
     keeper.end();
+}
+
+#[test]
+fn a_keeper_that_ends_answers_before_and_leaves_no_successor() {
+    let Some(mut keeper) = Keeper::start() else {
+        return;
+    };
+    // A worker that finds the cache dead.
+    let dead = keeper.path("dead");
+    let last = format!(
+        "until [ -e {} ]; do sleep 0.05; done; exit 3",
+        dead.display()
+    );
+    let doomed = keeper.write_program("doomed", RESUMES, "", &last);
+    keeper.assert_upgraded(Some(&doomed));
+    let pid = keeper.path("slow.pid");
+    let first = format!(
+        "echo $$ >{0}.new && mv {0}.new {0}; exec sleep 600",
+        pid.display()
+    );
+    let slow = keeper.write_script("slow", RESUMES, &first);
+    let client = keeper.begin_upgrade(Some(&slow));
+    keeper.wait_for("a successor", || pid.exists());
+    File::create(dead).unwrap();
+    assert_eq!(keeper.process.wait().unwrap().code(), Some(3));
+    let process = format!("/proc/{}", fs::read_to_string(pid).unwrap().trim());
+    assert!(!Path::new(&process).exists(), "{}", keeper.log());
+    let output = client.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no upgrade: the keeper ends"), "{said}");
 }
 
 #[test]

@@ -192,6 +192,16 @@ impl Control {
         self.clients.deadline()
     }
 
+    /// Goes on with all clients once more: the process ends, and an answer that was just given is to leave before.
+    pub(crate) fn finish(&mut self) {
+        let mut ready = vec![true; self.clients.poll_fds().len()];
+        // Nobody is taken in any more.
+        if let Some(newcomers) = ready.first_mut() {
+            *newcomers = false;
+        }
+        self.go_on(&ready);
+    }
+
     /// As [`Clients::go_on`].
     pub(crate) fn go_on(&mut self, ready: &[bool]) {
         self.clients.go_on(ready, &mut self.desk);

@@ -5,9 +5,15 @@
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::ensure;
 use anyhow::Context;
+use rustix::event::poll;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use tracing::error;
 use tracing::info;
@@ -23,6 +29,7 @@ use crate::handover::Word;
 use crate::takeover::Event;
 use crate::takeover::Failure;
 use crate::takeover::State;
+use crate::takeover::END_WITHIN;
 
 /// An upgrade that is under way.
 #[derive(Debug)]
@@ -113,8 +120,7 @@ impl Keeper {
 
     /// What the successor says, or its end.
     pub(super) fn hear_successor(&mut self, news: &News) -> anyhow::Result<Option<Event>> {
-        self.discarded
-            .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
+        self.bury_discarded();
         let (Some(successor), Some(upgrade)) = (&mut self.successor, &mut self.upgrade) else {
             return Ok(None);
         };
@@ -150,6 +156,39 @@ impl Keeper {
             }
         }
         Ok(is_prepared.then_some(Event::Prepared))
+    }
+
+    /// Takes note of the end of successors that were killed.
+    fn bury_discarded(&mut self) {
+        self.discarded
+            .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
+    }
+
+    /// Waits for the end of successors that were killed: as long as there is one, somebody has the device.
+    pub(super) fn await_discarded(&mut self) {
+        let by = Instant::now() + END_WITHIN;
+        loop {
+            self.bury_discarded();
+            let Some(child) = self.discarded.first() else {
+                return;
+            };
+            let left = by.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(child.pidfd(), PollFlags::IN)];
+            let polled = match Timespec::try_from(left) {
+                Ok(left) if left != Timespec::default() => poll(&mut fds, Some(&left)),
+                _ => Ok(0),
+            };
+            match polled {
+                Ok(1..) | Err(Errno::INTR) => {}
+                _ => {
+                    warn!(
+                        pid = child.pid(),
+                        "a successor that was killed has not ended"
+                    );
+                    return;
+                }
+            }
+        }
     }
 
     /// Makes the successor the worker, and tells it to begin.
