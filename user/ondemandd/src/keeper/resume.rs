@@ -163,8 +163,9 @@ impl Keeper {
             command.env_remove(variable);
         }
         let error = command.exec();
-        rustix::stdio::dup2_stdin(&before).context("cannot restore standard input")?;
+        // First: without it the next client that has gone would end the keeper.
         signals::ignore_broken_pipes().context("SIGPIPE")?;
+        rustix::stdio::dup2_stdin(&before).context("cannot restore standard input")?;
         let program = upgrade.program.display();
         Err(error).with_context(|| format!("cannot execute {program}"))
     }
