@@ -12,6 +12,7 @@ use crate::cli;
 use crate::control;
 use crate::control::Answer;
 use crate::control::Request;
+use crate::rundir;
 use crate::takeover::END_WITHIN;
 use crate::takeover::PREPARED_WITHIN;
 use crate::takeover::READY_WITHIN;
@@ -34,10 +35,16 @@ pub fn run(args: &cli::Upgrade) -> anyhow::Result<()> {
         program: program.context("there is no working directory")?,
     };
     let answer = control::client::ask(&args.run_dir, &request, UPGRADED_WITHIN)?;
-    let answer = answer.with_context(|| {
+    let Some(answer) = answer else {
         let dir = args.run_dir.display();
-        format!("no keeper answers in {dir}; if one did run there, its log says how it ended")
-    })?;
+        if rundir::is_in_use(&args.run_dir).unwrap_or(false) {
+            bail!(
+                "the keeper that uses {dir} does not answer: it is of a version that cannot be upgraded, or \
+                 is just becoming another program; try again, or restart the service"
+            );
+        }
+        bail!("no keeper answers in {dir}; if one did run there, its log says how it ended");
+    };
     match answer {
         Answer::Upgraded {
             program,
@@ -53,5 +60,26 @@ pub fn run(args: &cli::Upgrade) -> anyhow::Result<()> {
         }
         Answer::Error { error } => bail!("no upgrade: {error}"),
         other @ Answer::Stats { .. } => bail!("the keeper gives another answer: {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rundir::RunDir;
+
+    #[test]
+    fn a_keeper_that_does_not_answer_is_not_taken_for_none() {
+        let root = tempfile::tempdir().unwrap();
+        let args = cli::Upgrade {
+            run_dir: root.path().to_owned(),
+            program: None,
+        };
+        let none = run(&args).unwrap_err().to_string();
+        assert!(none.starts_with("no keeper answers"), "{none}");
+        // One of an earlier version has a lock, and no socket.
+        let _lock = RunDir::create(root.path()).unwrap();
+        let mute = run(&args).unwrap_err().to_string();
+        assert!(mute.contains("try again, or restart"), "{mute}");
     }
 }
