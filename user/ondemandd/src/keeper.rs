@@ -19,7 +19,7 @@ mod upgrade;
 mod wait;
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,6 @@ use crate::control::server::ControlListener;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
-use crate::limits::Limits;
 use crate::metrics::server::MetricsServer;
 use crate::report::Reporter;
 use crate::rundir;
@@ -70,6 +69,8 @@ struct Keeper {
     control: Control,
     launcher: Launcher,
     fixed: Fixed,
+    /// The socket of the metrics, for the keeper's next program; their thread has it, too.
+    metrics: Option<OwnedFd>,
     takeover: Takeover,
     /// The worker that runs, if one does.
     worker: Option<Child>,
@@ -89,9 +90,7 @@ struct Keeper {
 /// What a keeper is made of, whether it has just bound the cache or was another program until now.
 struct Parts {
     device: Device,
-    /// Directory of the cache.
-    cache: PathBuf,
-    limits: Limits,
+    fixed: Fixed,
     counters: Arc<Counters>,
     /// How long it has served.
     uptime: Duration,
@@ -116,6 +115,8 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     let counters = Arc::new(Counters::create()?);
     let metrics = settings.metrics.as_ref().map(MetricsServer::bind);
     let metrics = metrics.transpose()?;
+    let metrics_at = metrics.as_ref().map(MetricsServer::address).transpose();
+    let metrics_at = metrics_at.context("where metrics are served")?;
     let Obtained {
         device,
         dir,
@@ -123,8 +124,11 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     } = device::obtain(settings, &run_dir)?;
     let parts = Parts {
         device,
-        cache: dir,
-        limits: settings.limits,
+        fixed: Fixed {
+            cache: dir,
+            limits: settings.limits,
+            metrics: metrics_at.map(|address| address.to_string()),
+        },
         counters,
         uptime: Duration::ZERO,
         run_dir,
@@ -142,17 +146,16 @@ impl Keeper {
     fn assemble(parts: Parts, takeover: Takeover) -> anyhow::Result<Self> {
         let Parts {
             device,
-            cache,
-            limits,
+            fixed,
             counters,
             metrics,
             ..
         } = parts;
-        cull::start(&device, &cache, limits, &counters)?;
-        let reporter = Reporter::resume(cache.clone(), Arc::clone(&counters), parts.uptime);
+        cull::start(&device, &fixed.cache, fixed.limits, &counters)?;
+        let reporter = Reporter::resume(fixed.cache.clone(), Arc::clone(&counters), parts.uptime);
         let reporter = Arc::new(reporter);
-        let address = metrics.as_ref().map(MetricsServer::address).transpose();
-        let address = address.context("where metrics are served")?;
+        let socket = metrics.as_ref().map(MetricsServer::socket).transpose();
+        let socket = socket.context("the socket of the metrics")?;
         if let Some(metrics) = metrics {
             metrics.start(Arc::clone(&reporter))?;
         }
@@ -165,11 +168,8 @@ impl Keeper {
             run_dir: parts.run_dir,
             signals: parts.signals,
             launcher: parts.launcher,
-            fixed: Fixed {
-                cache,
-                limits,
-                metrics: address.map(|address| address.to_string()),
-            },
+            fixed,
+            metrics: socket,
             takeover,
             worker: None,
             successor: None,

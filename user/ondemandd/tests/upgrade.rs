@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::io::Read;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -41,6 +42,11 @@ struct Keeper {
 impl Keeper {
     /// One with a worker that serves; `None` if there is no such device here.
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more flags.
+    fn start_with(flags: &[&str]) -> Option<Self> {
         let Ok(device) = File::options().read(true).write(true).open(DEVICE) else {
             eprintln!("skipped: {DEVICE} cannot be opened");
             return None;
@@ -55,6 +61,7 @@ impl Keeper {
             .arg(root.path().join("cache"))
             .arg("--run-dir")
             .arg(root.path().join("run"))
+            .args(flags)
             .stdin(Stdio::from(device))
             .stderr(File::create(root.path().join("log")).unwrap())
             .spawn()
@@ -329,6 +336,29 @@ fn a_keeper_that_ends_answers_before_and_leaves_no_successor() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("no upgrade: the keeper ends"), "{said}");
+}
+
+#[test]
+fn metrics_stay_where_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("metrics");
+    let Some(keeper) = Keeper::start_with(&["--metrics", path.to_str().unwrap()]) else {
+        return;
+    };
+    // The same socket by another name, so that one that is bound anew is told apart.
+    let other = root.path().join("other");
+    fs::hard_link(&path, &other).unwrap();
+    for _ in 0..2 {
+        keeper.assert_upgraded(None);
+        for path in [&path, &other] {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.contains("\nondemandd_worker_up 1\n"), "{answer}");
+        }
+    }
+    keeper.end();
 }
 
 #[test]

@@ -52,7 +52,7 @@ use crate::takeover::Takeover;
 
 /// The version of a keeper's state that this program writes and reads; another meaning of it, or of the
 /// descriptors beside it, takes another number.
-pub const RESUMES: u8 = 1;
+pub const RESUMES: u8 = 2;
 
 /// No more bytes than fit into a socket's buffer by default.
 const LONGEST_STATE: usize = 128 << 10;
@@ -68,7 +68,8 @@ pub(super) struct Fixed {
 }
 
 /// A keeper whose worker serves. Beside it go descriptors: device, counters, the run directory's lock, the
-/// control socket, the worker's socket, and, if there is an answer, the connection to the client that gets it.
+/// control socket, the worker's socket, if it says so the socket of the metrics, and, if there is an answer, the
+/// connection to the client that gets it.
 #[derive(Debug, Deserialize, Serialize)]
 struct State {
     fixed: Fixed,
@@ -77,6 +78,8 @@ struct State {
     worker_pid: u32,
     served_before: u64,
     uptime_seconds: u64,
+    /// Metrics are served.
+    has_metrics: bool,
     answer: Option<Answer>,
 }
 
@@ -118,6 +121,7 @@ impl Keeper {
             worker_pid: worker.pid(),
             served_before: worker.served_before(),
             uptime_seconds: self.reporter.report().uptime_seconds,
+            has_metrics: self.metrics.is_some(),
             answer: client.is_some().then(|| answer.clone()),
         };
         let state = serde_json::to_vec(&state).context("cannot write the keeper's state")?;
@@ -132,6 +136,7 @@ impl Keeper {
             self.control.listener().as_fd(),
             worker.channel().as_fd(),
         ];
+        fds.extend(self.metrics.as_ref().map(AsFd::as_fd));
         fds.extend(client);
         let (ours, theirs) = packet::pair().context("cannot make a socket pair")?;
         packet::send(&ours, &state, &fds).context("cannot send the keeper's state")?;
@@ -190,20 +195,23 @@ pub fn resume() -> anyhow::Result<Outcome> {
     let run_dir = RunDir::resume(&state.run_dir, next("the run directory")?);
     let control = ControlListener::from(next("the control socket")?);
     let channel = Channel::from(next("the worker's socket")?);
+    let metrics = match state.has_metrics {
+        true => Some(next("the metrics")?),
+        false => None,
+    };
     let client = fds.next();
     let worker = Child::resume(state.worker_pid, channel, state.served_before)?;
     // The name of the program's file, which may be any.
     let _ = rustix::thread::set_name(c"ondemandd");
     let parts = Parts {
         device,
-        cache: state.fixed.cache,
-        limits: state.fixed.limits,
+        metrics: metrics_of(&state.fixed, metrics),
+        fixed: state.fixed,
         counters: Arc::new(counters),
         uptime: Duration::from_secs(state.uptime_seconds),
         run_dir,
         signals,
         control,
-        metrics: state.fixed.metrics.and_then(serve_metrics_again),
         launcher: state.launcher,
     };
     let (takeover, first) = Takeover::resume();
@@ -236,13 +244,18 @@ fn receive() -> anyhow::Result<(State, Vec<OwnedFd>)> {
     Ok((state, packet.fds))
 }
 
-/// The old program's socket is closed; somebody else may have taken the port, which is no reason to end.
-fn serve_metrics_again(address: String) -> Option<MetricsServer> {
-    let bound = address
+/// Goes on serving metrics with the socket of the earlier program, or without it at the same place: a program that
+/// could not is no reason to do without for good, and failing again is none to end.
+fn metrics_of(fixed: &Fixed, socket: Option<OwnedFd>) -> Option<MetricsServer> {
+    let address = fixed.metrics.as_ref()?;
+    let parsed = address
         .parse()
-        .map_err(|error: String| anyhow::anyhow!(error))
-        .and_then(|address: MetricsAddress| MetricsServer::bind(&address));
-    bound
-        .inspect_err(|error| error!(%address, error = format!("{error:#}"), "no more metrics"))
+        .map_err(|error: String| anyhow::anyhow!(error));
+    let server = parsed.and_then(|address: MetricsAddress| match socket {
+        Some(socket) => Ok(MetricsServer::resume(address, socket)),
+        None => MetricsServer::bind(&address),
+    });
+    server
+        .inspect_err(|error| error!(%address, error = format!("{error:#}"), "no metrics for now"))
         .ok()
 }

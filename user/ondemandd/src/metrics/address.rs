@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -110,6 +111,14 @@ impl Listener {
         listener.with_context(|| {
             format!("cannot serve metrics at {address}: choose another place with --metrics")
         })
+    }
+
+    /// Goes on with a socket that listens at this address, and does not block.
+    pub(super) fn resume(address: MetricsAddress, socket: OwnedFd) -> Self {
+        match address {
+            MetricsAddress::Tcp(_) => Listener::Tcp(TcpListener::from(socket)),
+            MetricsAddress::Unix(path) => Listener::Unix(UnixListener::from(socket), path),
+        }
     }
 
     /// Where it listens.

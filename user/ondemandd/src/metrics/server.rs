@@ -5,6 +5,8 @@
 //! One thread for all clients. Whatever goes wrong here, the keeper does not notice.
 
 use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -41,6 +43,24 @@ impl MetricsServer {
             listener: Listener::bind(address)?,
             within: CLIENT_WITHIN,
         })
+    }
+
+    /// Goes on with a socket that an earlier program of this process has listened with, at this address.
+    #[must_use]
+    pub fn resume(address: MetricsAddress, socket: OwnedFd) -> Self {
+        MetricsServer {
+            listener: Listener::resume(address, socket),
+            within: CLIENT_WITHIN,
+        }
+    }
+
+    /// The socket once more, for [`MetricsServer::resume`].
+    ///
+    /// # Errors
+    ///
+    /// There can be no more descriptors.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// Where it listens.

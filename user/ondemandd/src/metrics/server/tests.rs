@@ -72,6 +72,34 @@ fn the_numbers_of_this_moment_are_served() {
 }
 
 #[test]
+fn a_client_of_an_earlier_program_is_answered_by_the_next() {
+    for address in ["127.0.0.1:0", "/"] {
+        let root = tempfile::tempdir().unwrap();
+        let address = match address {
+            "/" => MetricsAddress::Unix(root.path().join("socket")),
+            other => other.parse().unwrap(),
+        };
+        let server = MetricsServer::bind(&address).unwrap();
+        let (address, socket) = (server.address().unwrap(), server.socket().unwrap());
+        // It waits in the queue of a program that takes nobody any more. `exec` drops nothing.
+        let mut client: Box<dyn crate::clients::Stream> = match &address {
+            MetricsAddress::Tcp(address) => Box::new(connect(*address)),
+            MetricsAddress::Unix(path) => Box::new(UnixStream::connect(path).unwrap()),
+        };
+        std::mem::forget(server);
+        let next = MetricsServer::resume(address.clone(), socket);
+        assert_eq!(next.address().unwrap(), address);
+        let counters = Arc::new(Counters::create().unwrap());
+        let reporter = Reporter::new("/cache".into(), counters);
+        next.start(Arc::new(reporter)).unwrap();
+        client.write_all(GET.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn other_requests_get_an_error() {
     let (address, _counters) = start(CLIENT_WITHIN);
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(Http::LONGEST_REQUEST));
