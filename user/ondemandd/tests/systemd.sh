@@ -42,7 +42,7 @@ head -c 3000000 /dev/urandom >"$WORK/tree/fourth"
 mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
 printf '%s = "%s"\n' cache "$WORK/cache" source "$WORK/blobs" tag systemd >"$WORK/config.toml"
 sed -e "s#^ExecStart=.*#ExecStart=$DAEMON serve --config $WORK/config.toml#" \
-    -e "s#^ExecReload=.*#ExecReload=$DAEMON upgrade#" \
+    -e "s#^ExecReload=.*#ExecReload=$DAEMON upgrade --program $DAEMON#" \
     "$(dirname "$0")/../dist/ondemandd.service" >"/run/systemd/system/$UNIT"
 systemctl daemon-reload
 
