@@ -2,6 +2,7 @@
 
 //! Starting a worker process, and holding on to one; the keeper may have been another program when it was started.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -48,9 +49,34 @@ pub(crate) struct Launcher {
     /// version may be broken, or may not understand the handover of this one.
     use_self: bool,
     /// What is said about the log, to the keeper's own next program as well.
-    log_args: Vec<OsString>,
+    log_args: Vec<String>,
     /// What follows then.
-    args: Vec<OsString>,
+    args: Vec<Argument>,
+}
+
+/// A word of a command line. Nearly always it is text, and can be read where a state is handed over; a path may be
+/// none.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(untagged)]
+enum Argument {
+    Text(String),
+    Other(OsString),
+}
+
+impl From<OsString> for Argument {
+    fn from(word: OsString) -> Self {
+        word.into_string()
+            .map_or_else(Argument::Other, Argument::Text)
+    }
+}
+
+impl AsRef<OsStr> for Argument {
+    fn as_ref(&self) -> &OsStr {
+        match self {
+            Argument::Text(word) => word.as_ref(),
+            Argument::Other(word) => word,
+        }
+    }
 }
 
 impl Launcher {
@@ -67,7 +93,7 @@ impl Launcher {
             _ => ("--sources", serde_json::to_string(&sources)?.into()),
         };
         let identity = identity_of(settings, &sources)?;
-        let mut log_args: Vec<OsString> = vec!["--log".into(), log.into()];
+        let mut log_args: Vec<String> = vec!["--log".into(), log.into()];
         if settings.log_format == LogFormat::Json {
             log_args.extend(["--log-format".into(), "json".into()]);
         }
@@ -83,7 +109,7 @@ impl Launcher {
             program: std::env::current_exe().ok(),
             use_self: false,
             log_args,
-            args,
+            args: args.into_iter().map(Argument::from).collect(),
         })
     }
 
@@ -93,7 +119,7 @@ impl Launcher {
     }
 
     /// What is said about the log.
-    pub(crate) fn log_args(&self) -> &[OsString] {
+    pub(crate) fn log_args(&self) -> &[String] {
         &self.log_args
     }
 
@@ -306,6 +332,8 @@ impl Child {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use clap::Parser;
 
     use super::*;
@@ -321,8 +349,20 @@ mod tests {
         };
         let settings = Settings::new(args, cli.log_format).unwrap();
         let launcher = Launcher::new(&settings, "debug").unwrap();
-        let words = launcher.log_args.into_iter().chain(launcher.args);
-        words.map(|word| word.into_string().unwrap()).collect()
+        let words = launcher.args.into_iter().map(|word| match word {
+            Argument::Text(word) => word,
+            Argument::Other(word) => panic!("{word:?}"),
+        });
+        launcher.log_args.into_iter().chain(words).collect()
+    }
+
+    #[test]
+    fn words_are_handed_over_as_text_if_they_are_any() {
+        let odd = OsString::from_vec(b"/\xff".to_vec());
+        let words = [OsString::from("/é"), odd].map(Argument::from);
+        let text = serde_json::to_string(&words).unwrap();
+        assert!(text.starts_with(r#"["/é",{"#), "{text}");
+        assert_eq!(serde_json::from_str::<[Argument; 2]>(&text).unwrap(), words);
     }
 
     #[test]

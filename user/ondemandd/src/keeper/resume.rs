@@ -52,7 +52,7 @@ use crate::takeover::Takeover;
 
 /// The version of a keeper's state that this program writes and reads; another meaning of it, or of the
 /// descriptors beside it, takes another number.
-pub const RESUMES: u8 = 2;
+pub const RESUMES: u8 = 3;
 
 /// No more bytes than fit into a socket's buffer by default.
 const LONGEST_STATE: usize = 128 << 10;
@@ -258,4 +258,26 @@ fn metrics_of(fixed: &Fixed, socket: Option<OwnedFd>) -> Option<MetricsServer> {
     server
         .inspect_err(|error| error!(%address, error = format!("{error:#}"), "no metrics for now"))
         .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The form of version 3. Whoever changes the one changes the other, and the number: a program that takes an
+    /// earlier form for its own would end while it is the keeper.
+    const FORM: &str = concat!(
+        r#"{"fixed":{"cache":"/c","limits":{"brun":7,"bcull":5,"bstop":1,"frun":7,"fcull":5,"fstop":1},"#,
+        r#""metrics":"127.0.0.1:9464"},"run_dir":"/r/","launcher":{"program":"/p","use_self":false,"#,
+        r#""log_args":["--log","info"],"args":["worker","--source","/s"]},"worker_pid":3,"#,
+        r#""served_before":4,"uptime_seconds":5,"has_metrics":true,"#,
+        r#""answer":{"answer":"upgraded","program":"/p","worker_pid":3,"kept":null}}"#,
+    );
+
+    #[test]
+    fn another_form_has_another_number() {
+        let state: State = serde_json::from_str(FORM).unwrap();
+        assert_eq!(serde_json::to_string(&state).unwrap(), FORM);
+        assert_eq!(RESUMES, 3);
+    }
 }
