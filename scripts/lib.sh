@@ -33,10 +33,6 @@ KERNEL_MAKE=(make "LLVM=-$LLVM_VERSION" RUSTC=/usr/bin/rustc HOSTRUSTC=/usr/bin/
     RUSTDOC=/usr/bin/rustdoc RUSTFMT=/usr/bin/rustfmt
     CLIPPY_DRIVER=/usr/bin/clippy-driver BINDGEN="$BINDGEN")
 
-# The processor of guests without KVM: one whose instructions for strings of bytes are not said
-# to be fast, for emulated they go byte by byte, and the kernel copies and clears with others then.
-TCG_CPU=max,-erms,-fsrm
-
 # What build_programs makes.
 PROGRAM_TARGET=$(uname -m)-unknown-linux-gnu
 PROGRAMS=${CARGO_TARGET_DIR:-$REPO/user/target}/$PROGRAM_TARGET/release
@@ -103,6 +99,17 @@ take_processor() {
         sleep 0.5
     done
     die "all processors are still taken after an hour: $CACHE/processors"
+}
+
+# emulation_of KERNEL: sets GUEST_CPU and GUEST_APPEND to the processor and to the end of the command
+# line of guests with this kernel, emulated.  The processor's instructions for strings of bytes are
+# not said to be fast, for emulated they go byte by byte, and the kernel copies and clears with
+# others then.
+emulation_of() {
+    GUEST_CPU=max,-erms,-fsrm GUEST_APPEND=''
+    # With ACPI the debug kernel does not end its boot under TCG.  Of what it takes, a tenth is SMAP,
+    # which makes each access to user memory two jumps; guests with the base kernel have it.
+    if grep -qx CONFIG_KASAN=y "$1/.config"; then GUEST_CPU+=,-smap GUEST_APPEND=' acpi=off'; fi
 }
 
 # The heartbeat of a phase: every few seconds what it is at, in place on a
