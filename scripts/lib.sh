@@ -85,15 +85,21 @@ take_lock() {
 # take_processor: waits until fewer guests and the like run on this machine than it
 # has processors, whoever has started them, and counts as one more until the script, or
 # the subshell, ends with its children.  A guest that has half a processor fails by its own
-# deadlines.  Gives up after an hour.
+# deadlines.  Gives up after an hour.  Who comes first has it first: what takes long and is
+# started early is not what everybody waits for in the end.
 take_processor() {
-    local slot slots start=$SECONDS
+    local slot slots turn start=$SECONDS
     slots=$(nproc)
     mkdir -p "$CACHE/processors"
+    exec {turn}>>"$CACHE/processors/turn"
+    flock -w 3600 "$turn" || die "it was not this script's turn within an hour: $CACHE/processors"
     while ((SECONDS - start < 3600)); do
         for ((slot = 0; slot < slots; slot++)); do
             exec {PROCESSOR}>>"$CACHE/processors/$slot"
-            if flock -n "$PROCESSOR"; then return 0; fi
+            if flock -n "$PROCESSOR"; then
+                exec {turn}>&-
+                return 0
+            fi
             exec {PROCESSOR}>&-
         done
         sleep 0.5
