@@ -21,6 +21,11 @@ BINDGEN_VERSION=0.72.1
 BINDGEN=$CACHE/tools/bindgen-$BINDGEN_VERSION/bin/bindgen
 CARGO_FUZZ_VERSION=0.13.2
 CARGO_FUZZ=$CACHE/tools/cargo-fuzz-$CARGO_FUZZ_VERSION/bin/cargo-fuzz
+NEXTEST_VERSION=0.9.151
+# One that is installed will do: building it takes minutes, and all that is new enough runs tests alike.
+NEXTEST=$(command -v cargo-nextest || echo "$CACHE/tools/cargo-nextest-$NEXTEST_VERSION/bin/cargo-nextest")
+CARGO_DENY_VERSION=0.20.2
+CARGO_DENY=$CACHE/tools/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
 VENV=$CACHE/tools/virtme-ng
 # Servers for tests: Debian's nginx, unpacked and not installed, for it would begin to serve;
 # and a Python that has moto, which speaks S3.

@@ -9,7 +9,7 @@
 build_for_storm() {
     local backend=$1
     shift
-    "$REPO/scripts/setup"
+    "$REPO/scripts/setup" --without-tests
     "$REPO/scripts/kernel/build" "$@"
     KERNEL=$("$REPO/scripts/kernel/build" "$@" --path)
     MODULE=$REPO/cachefiles_ondemand.ko

@@ -32,22 +32,24 @@ without_warnings() {
     rm -f "$out"
 }
 
-# cargo's own tests, each counted.
+# The tests of user space, each counted.
 cargo_tests() {
     local rc=0 log=$LOGS/cargo-test.log line
-    phase cargo-test "user space: cargo test" \
-        cargo test --locked --no-fail-fast --manifest-path "$USER_TOML" --workspace || rc=$?
-    while read -r line; do
-        [[ $line =~ ([0-9]+)\ passed\;\ ([0-9]+)\ failed\;\ ([0-9]+)\ ignored ]] || continue
-        PASSED=$((PASSED + BASH_REMATCH[1]))
-        FAILED=$((FAILED + BASH_REMATCH[2]))
-        SKIPPED=$((SKIPPED + BASH_REMATCH[3]))
-    done < <(grep '^test result: ' "$log")
+    phase cargo-test "user space: cargo nextest" \
+        "$NEXTEST" nextest run --locked --manifest-path "$USER_TOML" --workspace --color never || rc=$?
+    # "     Summary [  15.890s] 468 tests run: 466 passed, 1 failed, 1 timed out, 1 skipped"
+    line=$(sed -n 's/^ *Summary \[[^]]*\] //p' "$log" | tail -n 1)
+    [[ ! $line =~ ([0-9]+)\ tests?\ run: ]] || FAILED=$((FAILED + BASH_REMATCH[1]))
+    if [[ $line =~ ([0-9]+)\ passed ]]; then
+        PASSED=$((PASSED + BASH_REMATCH[1])) FAILED=$((FAILED - BASH_REMATCH[1]))
+    fi
+    [[ ! $line =~ ([0-9]+)\ skipped ]] || SKIPPED=$((SKIPPED + BASH_REMATCH[1]))
+    # Each that has not passed is named below the sum: "        FAIL [   0.005s] CRATE::BINARY TEST".
     while read -r line; do
         FAILED_NAMES+=("$line")
-    done < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
-    # It did not even compile, or a test program died before its summary.
-    if ((rc)) && ! grep -q '^test .* \.\.\. FAILED$' "$log"; then failed cargo-test; fi
+    done < <(sed -n '/^ *Summary /,$ s/^ *[A-Z][A-Z-]* \[[^]]*\] *\(([^)]*) *\)\?//p' "$log" | sort -u)
+    # It did not even compile, or has ended before its sum.
+    if ((rc)) && ! grep -q '^ *Summary ' "$log"; then failed cargo-test; fi
 }
 
 # count_ktap FILE: adds the results in FILE; prints the names they are of.
