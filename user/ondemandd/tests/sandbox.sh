@@ -5,7 +5,9 @@
 #
 # To be run as root in a virtual machine with a cachefiles module loaded:
 #
-#   scripts/vm/run --backend c -- user/ondemandd/tests/sandbox.sh user/target/debug/ondemandd
+#   scripts/vm/run --append lsm=landlock -- user/ondemandd/tests/sandbox.sh user/target/debug/ondemandd required
+#
+# With best-effort instead of required: whatever the kernel has of Landlock and seccomp.
 #
 # It would have caught: a module or a kernel that lets only root answer, or only the process that opened the
 # device; a sandbox that keeps the worker from its sources; a source that nobody but root can read, which is
@@ -13,7 +15,8 @@
 # shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
 
-DAEMON=${1:?usage: sandbox.sh ONDEMANDD}
+DAEMON=${1:?usage: sandbox.sh ONDEMANDD [best-effort|required]}
+SANDBOX=${2:-best-effort}
 WORK=${ONDEMAND_DISK:-/var/tmp}/sandbox.$$
 RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
@@ -37,7 +40,8 @@ chmod 0700 "$WORK" # the way there does not matter
 
 # serve FLAG...
 serve() {
-    "$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --tag sandbox "$@" \
+    "$DAEMON" serve --cache "$WORK/cache" --source "$WORK/blobs" --run-dir "$RUN" --tag sandbox \
+        --sandbox "$SANDBOX" "$@" \
         2>>"$WORK/log" &
     KEEPER=$!
     within ready "$KEEPER"
