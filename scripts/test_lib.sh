@@ -178,10 +178,10 @@ daemon_script() {
     local name command=(bash "$1" "$BIN/ondemandd") flags=("${KERNEL_FLAGS[@]}")
     name=$(basename "$1" .sh)
     case $name in
-    sandbox) command+=(required) flags+=(--append lsm=landlock) ;;
+    sandbox | systemd) command+=(required) flags+=(--append lsm=landlock) ;;
     remote) command+=("$NGINX" "$MOTO/bin/python") ;;
-    systemd) command=(bash "${1%/*}/under-systemd" "${command[@]}") ;;
     esac
+    [[ $name != systemd ]] || command=(bash "${1%/*}/under-systemd" "${command[@]}")
     local KERNEL_FLAGS=("${flags[@]}")
     aside "ondemandd-$name" "ondemandd-$name" machine "ondemandd-$name" 1800 "${command[@]}"
 }

@@ -7,14 +7,18 @@
 # To be run as root in a virtual machine whose init is systemd, with a cachefiles module loaded and nothing
 # else that uses the device:
 #
-#   user/ondemandd/tests/systemd.sh /usr/local/sbin/ondemandd
+#   user/ondemandd/tests/systemd.sh /usr/local/sbin/ondemandd [best-effort|required]
+#
+# The second word is for `sandbox` in the configuration; required needs a kernel with Landlock and seccomp, and
+# with seccomp alone the unit's own limits are in force.
 #
 # It would have caught: a unit that keeps the keeper from what it needs, a device that systemd does not keep,
 # a keeper that does not find it, a cache that outlives its service.
 # shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
 
-DAEMON=$(realpath "${1:?usage: systemd.sh ONDEMANDD}")
+DAEMON=$(realpath "${1:?usage: systemd.sh ONDEMANDD [best-effort|required]}")
+SANDBOX=${2:-best-effort}
 WORK=${ONDEMAND_DISK:-/var/tmp}/systemd.$$
 RUN=/run/ondemandd
 UNIT=ondemandd-test.service
@@ -40,7 +44,8 @@ head -c 3000000 /dev/urandom >"$WORK/tree/second"
 head -c 3000000 /dev/urandom >"$WORK/tree/third"
 head -c 3000000 /dev/urandom >"$WORK/tree/fourth"
 mkfs.erofs --quiet "$WORK/blobs/image" "$WORK/tree" >"$WORK/mkfs.log" 2>&1
-printf '%s = "%s"\n' cache "$WORK/cache" source "$WORK/blobs" tag systemd >"$WORK/config.toml"
+printf '%s = "%s"\n' cache "$WORK/cache" source "$WORK/blobs" tag systemd \
+    sandbox "$SANDBOX" >"$WORK/config.toml"
 sed -e "s#^ExecStart=.*#ExecStart=$DAEMON serve --config $WORK/config.toml#" \
     -e "s#^ExecReload=.*#ExecReload=$DAEMON upgrade --program $DAEMON#" \
     "$(dirname "$0")/../dist/ondemandd.service" >"/run/systemd/system/$UNIT"
