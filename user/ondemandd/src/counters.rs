@@ -43,8 +43,9 @@ macro_rules! numbers {
             $($(#[doc = $doc])+ pub $name: AtomicU64,)+
         }
 
-        /// What the numbers were at one moment.
+        /// What the numbers were at one moment. Those that a keeper of an earlier version does not count are 0.
         #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+        #[serde(default)]
         pub struct Snapshot {
             $($(#[doc = $doc])+ pub $name: u64,)+
         }

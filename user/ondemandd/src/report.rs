@@ -145,6 +145,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_report_of_a_keeper_that_counts_less_is_read() {
+        let mut value = serde_json::to_value(report()).unwrap();
+        value.as_object_mut().unwrap().remove("closes").unwrap();
+        let read: Report = serde_json::from_value(value).unwrap();
+        assert_eq!(read, report());
+    }
+
+    #[test]
     fn a_reporter_tells_what_is() {
         let counters = Arc::new(Counters::create().unwrap());
         let reporter = Reporter::new("/cache".into(), Arc::clone(&counters));
