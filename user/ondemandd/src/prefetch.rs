@@ -3,7 +3,10 @@
 //! `ondemandd prefetch`: reads a mounted image, so that the cache has it before somebody waits for it.
 //!
 //! It reads files as anybody would, so it needs no word with the daemon, and what is cached already costs
-//! little. The pages that it brings into memory are given back.
+//! little. The pages that it brings into memory are given back. If there is a keeper to ask, it gives way to
+//! those who read meanwhile, see `manners`.
+
+mod manners;
 
 use std::collections::HashSet;
 use std::fs;
@@ -27,6 +30,7 @@ use rustix::fs::Advice;
 use serde::Serialize;
 use tracing::warn;
 
+use self::manners::Manners;
 use crate::cli;
 use crate::mounted;
 use crate::mounted::Mounted;
@@ -62,7 +66,7 @@ pub fn run(args: &cli::Prefetch) -> anyhow::Result<()> {
         Some(list) => listed(&root, list)?,
         None => all_below(&root)?,
     };
-    let report = read_all(&wanted, args.jobs.get());
+    let report = read_all(&wanted, args.jobs.get(), &Manners::new(&args.run_dir));
     let mut out = std::io::stdout().lock();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -156,7 +160,7 @@ fn all_below(root: &Path) -> anyhow::Result<Vec<Wanted>> {
 }
 
 /// Reads files, some at a time.
-fn read_all(wanted: &[Wanted], jobs: usize) -> Report {
+fn read_all(wanted: &[Wanted], jobs: usize, manners: &Manners) -> Report {
     let bar = ProgressBar::new(wanted.iter().map(|file| file.size).sum());
     if let Ok(style) =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -175,7 +179,7 @@ fn read_all(wanted: &[Wanted], jobs: usize) -> Report {
                         break;
                     };
                     drop(files);
-                    let read = read_file(&file.path, &mut buffer, |more| {
+                    let read = read_file(&file.path, &mut buffer, manners, |more| {
                         bytes.fetch_add(more, Relaxed);
                         bar.inc(more);
                     });
@@ -195,10 +199,15 @@ fn read_all(wanted: &[Wanted], jobs: usize) -> Report {
     }
 }
 
-fn read_file(path: &Path, buffer: &mut [u8], mut note: impl FnMut(u64)) -> std::io::Result<()> {
+fn read_file(
+    path: &Path,
+    buffer: &mut [u8],
+    manners: &Manners,
+    mut note: impl FnMut(u64),
+) -> std::io::Result<()> {
     let mut file = File::open(path)?;
     loop {
-        match file.read(buffer) {
+        match manners.read(|| file.read(buffer)) {
             Ok(0) => break,
             Ok(len) => note(u64::try_from(len).unwrap_or(u64::MAX)),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -237,7 +246,9 @@ mod tests {
     fn each_file_is_read_once() {
         let tree = tree();
         let wanted = all_below(&root(&tree)).unwrap();
-        let report = read_all(&wanted, 3);
+        // Nobody is there to ask.
+        let manners = Manners::new(tree.path());
+        let report = read_all(&wanted, 3, &manners);
         let expected = Report {
             files: 2,
             bytes: 5100,
@@ -245,8 +256,8 @@ mod tests {
         };
         assert_eq!(report, expected);
         fs::remove_file(root(&tree).join("one")).unwrap();
-        assert_eq!(read_all(&wanted, 1).failed, 1);
-        assert_eq!(read_all(&[], 4), Report::default());
+        assert_eq!(read_all(&wanted, 1, &manners).failed, 1);
+        assert_eq!(read_all(&[], 4, &manners), Report::default());
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub enum Command {
     Umount(Umount),
 
     /// Read a mounted image, or a list of its files, so that the cache has them.
+    ///
+    /// It gives way: while others have requests in flight it pauses before each MiB, for a second at most.
     Prefetch(Prefetch),
 
     /// Look whether this machine can serve images, a line for each thing that it takes.

@@ -98,6 +98,10 @@ pub struct Prefetch {
     #[arg(long, value_name = "N", default_value = "4")]
     pub jobs: NonZeroUsize,
 
+    /// Run directory of the keeper, which says whether others wait for something.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
     /// Print JSON rather than a line.
     #[arg(long)]
     pub json: bool,
