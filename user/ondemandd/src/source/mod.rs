@@ -12,10 +12,12 @@
 //! | `pace` | how many bytes a second |
 //! | [`names`] | which source a cookie key belongs to |
 //! | [`flights`] | ranges that are being fetched |
+//! | [`ahead`] | ranges that will be wanted next |
 //!
 //! A directory costs what it always did: a system call a read, in the thread that got the READ. What a
 //! remote source needs (a runtime, an HTTP client, TLS) is made when one is configured, and not before.
 
+pub mod ahead;
 mod answer;
 pub mod directory;
 pub mod flights;
