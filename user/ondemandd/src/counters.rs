@@ -109,6 +109,13 @@ numbers! {
     culled_bytes,
     /// Requests to remote sources that had failed and were sent once more.
     retries,
+    /// Bytes among `bytes` that were read ahead: nobody had asked for them yet.
+    ahead_bytes,
+    /// Requests to remote sources that were sent for these.
+    ahead_requests,
+    /// Those among them whose data did not come, or did not fit the manifest twice; and what came and could not
+    /// be written. Nobody got an error.
+    ahead_errors,
     /// OPENs and READs that were read from the device.
     requests_begun,
     /// Those among them that nobody works on any more: they were answered, or their worker died.

@@ -13,11 +13,14 @@ use std::time::Duration;
 use cachefiles_proto::AnonymousFile;
 
 use crate::manifest::Manifest;
+use crate::source::ahead::Pattern;
 use crate::source::Blob;
 
 /// One open object. When the last reference goes, the kernel takes it for closed.
 #[derive(Debug)]
 pub struct Object {
+    /// Its id, which is new with each OPEN.
+    pub id: u32,
     /// The way into the cache.
     pub file: AnonymousFile,
     /// Where the data comes from.
@@ -30,6 +33,8 @@ pub struct Object {
     pub source: usize,
     /// For the log.
     pub name: String,
+    /// What its readers will want next, if anything is read ahead for them.
+    pub pattern: Option<Mutex<Pattern>>,
 }
 
 /// The objects by their object id, which is new with each OPEN.
@@ -57,6 +62,13 @@ impl Objects {
         let object = self.lock().remove(&object_id);
         self.removed.notify_all();
         object
+    }
+
+    /// Whether an object is open: neither closed, nor replaced by a newer one.
+    #[must_use]
+    pub fn is_open(&self, object: &Arc<Object>) -> bool {
+        self.get(object.id)
+            .is_some_and(|other| Arc::ptr_eq(&other, object))
     }
 
     /// Waits until an object is removed, but no longer than `within`.

@@ -6,6 +6,7 @@
 //! before its OPEN is answered. Nothing that goes wrong with one message ends the worker: the
 //! kernel is told, the log is told, the next message is read.
 
+mod ahead;
 mod fill;
 
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use tracing::debug;
 use tracing::info;
 use tracing::warn;
 
+pub use self::ahead::Rest;
+use self::fill::range_of;
 use self::fill::FillError;
 use crate::block::BlockBuffer;
 use crate::counters::count;
@@ -52,6 +55,8 @@ pub struct Server {
     pub counters: Arc<Counters>,
     /// What is waited for when the cache is full.
     pub patience: Patience,
+    /// When nothing is read ahead, since the cache is full.
+    pub rest: Rest,
 }
 
 impl Server {
@@ -75,9 +80,12 @@ impl Server {
                 };
                 let now = self.begin();
                 let queue = self.pools.of(object.source);
-                let job = Job::Read(object, read, now);
+                let job = Job::Read(Arc::clone(&object), read, now);
                 match queue {
-                    Some(queue) => queue.push(job),
+                    Some(queue) => {
+                        queue.push(job);
+                        self.plan_ahead(&object, read, queue);
+                    }
                     None => self.work(job, buffer),
                 }
             }
@@ -96,6 +104,8 @@ impl Server {
                 self.read(&object, read, buffer);
                 began
             }
+            // Nobody has asked for it, so there is nothing to answer.
+            Job::Ahead(ahead) => return self.read_ahead(ahead, buffer),
         };
         self.counters.note_end(began.elapsed());
     }
@@ -129,12 +139,15 @@ impl Server {
         let size = blob.size();
         let version = blob.version().map(Version::fingerprint);
         let verified = manifest.is_some();
+        let pattern = ahead::pattern_of(&blob, manifest.as_ref());
         let object = Object {
+            id: object_id,
             file: open.file,
             blob,
             manifest,
             source,
             name,
+            pattern,
         };
         let object = Arc::new(object);
         self.objects.insert(object_id, Arc::clone(&object));
@@ -192,7 +205,8 @@ impl Server {
     }
 
     fn read(&self, object: &Object, read: Read, buffer: &mut BlockBuffer) {
-        match self.fill(object, read, buffer) {
+        let filled = range_of(object, read).and_then(|range| self.fill(object, range, buffer));
+        match filled {
             Ok(written) => debug!(name = object.name, ?read, written, "READ"),
             Err(error) => self.note_failure(object, read, &error),
         }

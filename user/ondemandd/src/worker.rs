@@ -50,6 +50,7 @@ use crate::pool::Pools;
 use crate::pool::Queue;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxMode;
+use crate::server::Rest;
 use crate::server::Server;
 use crate::source::names::PreparedSources;
 use crate::takeover::READY_WITHIN;
@@ -189,6 +190,7 @@ fn prepare(args: &cli::Worker, handover: Handover) -> Result<(Server, OwnedFd), 
         objects: Objects::default(),
         counters,
         patience: Patience::default(),
+        rest: Rest::default(),
     };
     let epoll = watch(&server.device).context("epoll")?;
     Ok((server, epoll))
@@ -287,7 +289,7 @@ fn serve(server: &Server, epoll: &OwnedFd) -> WorkerError {
 fn work(server: &Server, queue: &Queue) {
     let mut copy_buffer = BlockBuffer::new(COPY_BLOCKS);
     loop {
-        server.work(queue.pop(), &mut copy_buffer);
+        queue.serve(|job| server.work(job, &mut copy_buffer));
     }
 }
 

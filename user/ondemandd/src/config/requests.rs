@@ -9,6 +9,11 @@ use anyhow::ensure;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::source::ahead::LEAST;
+
+/// More is not read ahead, in bytes: 64 MiB.
+const MOST_AHEAD: u64 = 64 << 20;
+
 /// `[sources.NAME.requests]`: how a remote source may be asked.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -17,6 +22,9 @@ pub struct RequestLimits {
     pub concurrency: usize,
     /// Bytes a second, of all requests together; 0: as many as come.
     pub bandwidth: u64,
+    /// Bytes that are fetched at most ahead of a reader who reads on and on; 0: none. Otherwise
+    /// [`LEAST`](crate::source::ahead::LEAST) to 67,108,864. With a concurrency of 1 there is nobody to do it.
+    pub read_ahead: u64,
     /// Milliseconds that making a connection may take; 1 to 600,000.
     pub connect_ms: u64,
     /// Milliseconds that one try of a request may take; 1 to 600,000.
@@ -36,6 +44,7 @@ impl Default for RequestLimits {
         RequestLimits {
             concurrency: 8,
             bandwidth: 0,
+            read_ahead: 8 << 20,
             connect_ms: 5_000,
             try_ms: 10_000,
             total_ms: 30_000,
@@ -62,6 +71,11 @@ impl RequestLimits {
             self.retries <= 20,
             "retries {} is more than 20",
             self.retries
+        );
+        ensure!(
+            self.read_ahead == 0 || (LEAST..=MOST_AHEAD).contains(&self.read_ahead),
+            "read-ahead {} is neither 0 nor within {LEAST} to {MOST_AHEAD}",
+            self.read_ahead
         );
         for (name, value) in [
             ("connect-ms", self.connect_ms),
@@ -90,6 +104,18 @@ impl RequestLimits {
         NonZeroU64::new(self.bandwidth)
     }
 
+    /// How many bytes are fetched at most ahead of a reader, if any are.
+    #[must_use]
+    pub fn read_ahead(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.read_ahead).filter(|_| self.concurrency > 1)
+    }
+
+    /// How long one try of a request may take.
+    #[must_use]
+    pub fn one_try(&self) -> Duration {
+        Duration::from_millis(self.try_ms)
+    }
+
     /// How long a request may take with all of its tries.
     #[must_use]
     pub fn total(&self) -> Duration {
@@ -108,6 +134,8 @@ mod tests {
             "concurrency = 0",
             "concurrency = 257",
             "retries = 21",
+            "read-ahead = 131071",
+            "read-ahead = 67108865",
             "try-ms = 0",
             "total-ms = 600001",
             "first-pause-ms = 3001",
@@ -116,5 +144,21 @@ mod tests {
             assert!(limits.check().is_err(), "{bad}");
         }
         assert!(toml::from_str::<RequestLimits>("bandwidth = -1").is_err());
+    }
+
+    #[test]
+    fn one_thread_reads_nothing_ahead() {
+        let ahead = |text| {
+            let limits: RequestLimits = toml::from_str(text).unwrap();
+            limits.check().unwrap();
+            limits.read_ahead().map(NonZeroU64::get)
+        };
+        assert_eq!(ahead("read-ahead = 131072"), Some(131_072));
+        assert_eq!(
+            ahead("read-ahead = 67108864\nconcurrency = 2"),
+            Some(64 << 20)
+        );
+        assert_eq!(ahead("read-ahead = 0"), None);
+        assert_eq!(ahead("concurrency = 1"), None);
     }
 }

@@ -222,6 +222,7 @@ mod tests {
             "session-token",
             "concurrency",
             "bandwidth",
+            "read-ahead",
             "connect-ms",
             "try-ms",
             "total-ms",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A READ: from the source to the cache, held against the manifest on the way.
+//! From the source to the cache, held against the manifest on the way.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -34,26 +34,36 @@ pub(super) enum FillError {
     Unaligned(u64),
 }
 
+/// Whose turn it is, if the source's bandwidth is limited.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Turn {
+    /// It is waited for.
+    Wait,
+    /// It has been taken.
+    Taken,
+}
+
 impl Server {
-    /// Copies the range from source to cache: whole blocks, the last one padded with zeros, and
-    /// nothing beyond the block that holds the object's last byte. With a manifest the range is whole
-    /// chunks, since no less can be held against it. Returns the bytes written.
+    /// Copies the range of a READ from source to cache. Returns the bytes written.
     pub(super) fn fill(
         &self,
         object: &Object,
-        read: Read,
+        range: Range<u64>,
         buffer: &mut BlockBuffer,
     ) -> Result<u64, FillError> {
-        let range = range_of(object, read)?;
         let buffer = buffer.bytes_mut();
         let mut written = 0;
         let mut at = range.start;
         // A file is read twice sooner than it is asked who else reads it.
-        let flight = object
-            .blob
-            .as_remote()
-            .map(|blob| blob.flights().begin(range.clone()));
+        let flight = object.blob.as_remote().map(|blob| {
+            let patience = blob.limits().one_try();
+            blob.flights().begin(range.clone(), patience)
+        });
         let has_waited = flight.as_ref().is_some_and(|flight| flight.has_waited());
+        if flight.is_some() && object.pattern.is_some() && !has_waited {
+            // It may have been read ahead after the READ was sent.
+            at = next_hole(object, range.clone()).start;
+        }
         while at < range.end {
             let mut end = range.end;
             if has_waited {
@@ -64,19 +74,35 @@ impl Server {
             if want == 0 {
                 break;
             }
-            let have = to_usize(object.blob.size().saturating_sub(at)).min(want);
-            let (data, padding) = buffer[..want].split_at_mut(have);
-            object.blob.read_at(data, at).map_err(FillError::Source)?;
-            if let Some(manifest) = &object.manifest {
-                self.verify(object, manifest, data, at)?;
-            }
-            padding.fill(0);
+            self.fetch(object, &mut buffer[..want], at, Turn::Wait)?;
             self.store(object, &buffer[..want], at)?;
             count(&self.counters.bytes, to_u64(want));
             written += to_u64(want);
             at += to_u64(want);
         }
         Ok(written)
+    }
+
+    /// Gets whole blocks or chunks from the source, padded with zeros behind the object's last byte.
+    pub(super) fn fetch(
+        &self,
+        object: &Object,
+        buffer: &mut [u8],
+        at: u64,
+        turn: Turn,
+    ) -> Result<(), FillError> {
+        let have = to_usize(object.blob.size().saturating_sub(at)).min(buffer.len());
+        let (data, padding) = buffer.split_at_mut(have);
+        let got = match (turn, object.blob.as_remote()) {
+            (Turn::Taken, Some(blob)) => blob.read_in_turn(data, at),
+            _ => object.blob.read_at(data, at),
+        };
+        got.map_err(FillError::Source)?;
+        if let Some(manifest) = &object.manifest {
+            self.verify(object, manifest, data, at)?;
+        }
+        padding.fill(0);
+        Ok(())
     }
 
     /// Holds whole chunks against the manifest. One that does not fit is fetched once more.
@@ -133,8 +159,9 @@ impl Server {
     }
 }
 
-/// What is to be written for a READ: whole blocks, or whole chunks.
-fn range_of(object: &Object, read: Read) -> Result<Range<u64>, FillError> {
+/// What is to be written for a READ: whole blocks, and nothing beyond the block that holds the object's last
+/// byte. With a manifest it is whole chunks, since no less can be held against it.
+pub(super) fn range_of(object: &Object, read: Read) -> Result<Range<u64>, FillError> {
     let block = to_u64(BLOCK_SIZE);
     if !read.off.is_multiple_of(block) {
         return Err(FillError::Unaligned(read.off));
@@ -161,15 +188,16 @@ fn range_of(object: &Object, read: Read) -> Result<Range<u64>, FillError> {
 
 /// The first part of a range that the cache does not hold; empty, at its end, if it holds all. With a manifest
 /// it is whole chunks.
-fn next_hole(object: &Object, range: Range<u64>) -> Range<u64> {
+pub(super) fn next_hole(object: &Object, range: Range<u64>) -> Range<u64> {
     // A file that cannot be searched is taken for empty: to fetch twice does no harm.
     let start = match object.file.seek_hole(range.start) {
-        Ok(Some(hole)) => hole.min(range.end),
-        Ok(None) | Err(_) => range.start,
+        Ok(Some(hole)) if hole >= range.start => hole.min(range.end),
+        Ok(_) | Err(_) => range.start,
     };
+    // Data where the hole was: it has been written meanwhile, and what comes behind it is not known.
     let end = match object.file.seek_data(start) {
-        Ok(Some(data)) => data.min(range.end),
-        Ok(None) | Err(_) => range.end,
+        Ok(Some(data)) if data > start => data.min(range.end),
+        Ok(_) | Err(_) => range.end,
     };
     let Some(manifest) = &object.manifest else {
         return start..end.max(start);
@@ -185,7 +213,7 @@ fn next_hole(object: &Object, range: Range<u64>) -> Range<u64> {
 
 /// Whether a write has failed for want of space. The kernel says ENOBUFS below the *stop* marks, and
 /// also for an object that was withdrawn; that one cannot be searched either.
-fn is_full(object: &Object, error: &cachefiles_proto::Error) -> bool {
+pub(super) fn is_full(object: &Object, error: &cachefiles_proto::Error) -> bool {
     match error.errno() {
         Some(Errno::NOSPC | Errno::DQUOT) => true,
         Some(Errno::NOBUFS) => match object.file.seek_hole(0) {
@@ -197,11 +225,11 @@ fn is_full(object: &Object, error: &cachefiles_proto::Error) -> bool {
 }
 
 /// A length of memory as a number of bytes in a file.
-fn to_u64(len: usize) -> u64 {
+pub(super) fn to_u64(len: usize) -> u64 {
     u64::try_from(len).expect("memory is smaller than 2^64 bytes")
 }
 
 /// A number of bytes in a file as a length of memory, cut to what memory can have.
-fn to_usize(len: u64) -> usize {
+pub(super) fn to_usize(len: u64) -> usize {
     usize::try_from(len).unwrap_or(usize::MAX)
 }

@@ -45,6 +45,7 @@ impl Bench {
             objects: Objects::default(),
             counters,
             patience: Patience::new(Duration::from_millis(200), Duration::from_secs(600)),
+            rest: Rest::default(),
         };
         Bench {
             server,
@@ -223,4 +224,5 @@ fn an_open_that_the_kernel_gave_up_is_dropped() {
     assert_eq!((numbers.opens, numbers.kernel_errors), (0, 1));
 }
 
+mod ahead;
 mod remote;

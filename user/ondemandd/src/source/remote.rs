@@ -240,6 +240,12 @@ impl RemoteBlob {
         &self.version
     }
 
+    /// How its source may be asked.
+    #[must_use]
+    pub fn limits(&self) -> &RequestLimits {
+        &self.remote.limits
+    }
+
     /// What of it is being fetched.
     #[must_use]
     pub fn flights(&self) -> &Flights {
@@ -252,14 +258,35 @@ impl RemoteBlob {
     ///
     /// A [`ReadError`]; what `buffer` holds is then unspecified.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
+        if let Some(pace) = &self.remote.pace {
+            let pause = pace.turn(len_of(buffer), Instant::now());
+            std::thread::sleep(pause);
+        }
+        self.read_in_turn(buffer, offset)
+    }
+
+    /// Takes the turn of `len` bytes that nobody waits for; if somebody waits for his, says when to try again.
+    ///
+    /// # Errors
+    ///
+    /// When that is.
+    pub fn turn_if_free(&self, len: u64) -> Result<(), Instant> {
+        match &self.remote.pace {
+            Some(pace) => pace.turn_if_free(len, Instant::now()),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`read_at`](Self::read_at), when the turn has been taken.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_in_turn(&self, buffer: &mut [u8], offset: u64) -> Result<(), ReadError> {
         if buffer.is_empty() {
             return Ok(());
         }
-        let len = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
-        if let Some(pace) = &self.remote.pace {
-            let pause = pace.turn(len, Instant::now());
-            std::thread::sleep(pause);
-        }
+        let len = len_of(buffer);
         let total = self.remote.limits.total();
         let asked = async { tokio::time::timeout(total, self.fetch(buffer, offset, len)).await };
         match self.remote.runtime.block_on(asked) {
@@ -315,6 +342,10 @@ impl RemoteBlob {
             Err(other) => ReadError::Changed(format!("was {}; now {other}", self.version)),
         }
     }
+}
+
+fn len_of(buffer: &[u8]) -> u64 {
+    u64::try_from(buffer.len()).unwrap_or(u64::MAX)
 }
 
 fn unexpected(message: &str) -> opendal::Error {

@@ -19,8 +19,8 @@ pub(super) fn text(look: &Look) -> String {
                 .into_iter()
                 .chain(daemon.latency())
                 .collect();
-            let names = columns.iter().map(|(name, _)| format!("{name:>10}"));
-            let values = columns.iter().map(|(_, value)| format!("{value:>10}"));
+            let names = columns.iter().map(|(name, _)| format!("{name:>12}"));
+            let values = columns.iter().map(|(_, value)| format!("{value:>12}"));
             writeln!(
                 text,
                 "{}; rates {}\n{}\n{}",
@@ -72,10 +72,13 @@ mod tests {
             "keeper 1, no worker, worker restarts 0, up 2 s; rates since the keeper's start";
         assert_eq!(*summary, expected);
         assert_eq!(names.chars().count(), values.chars().count());
-        assert!(names.ends_with("      50 %      90 %      99 %"), "{names}");
+        assert!(
+            names.ends_with("        50 %        90 %        99 %"),
+            "{names}"
+        );
         let values: Vec<&str> = values.split_whitespace().collect();
         let expected = [
-            "10", "1.5", "2.00", "MiB", "5", "0.0", "0.0", "4µs", "4µs", "8µs",
+            "10", "1.5", "2.00", "MiB", "512.00", "KiB", "5", "0.0", "0.0", "4µs", "4µs", "8µs",
         ];
         assert_eq!(values, expected);
         assert_eq!(*first, "    1.00 MiB    2.00 MiB   50  web/first on /mnt");

@@ -74,12 +74,13 @@ impl Daemon {
     }
 
     /// Names and values.
-    fn numbers(&self) -> [(&'static str, String); 6] {
+    fn numbers(&self) -> [(&'static str, String); 7] {
         let rates = &self.rates;
         [
             ("READs/s", rate(rates.reads)),
             ("OPENs/s", rate(rates.opens)),
             ("filled/s", images::size(rates.bytes)),
+            ("ahead/s", images::size(rates.ahead)),
             ("in flight", self.report.in_flight().to_string()),
             ("retries/s", rate(rates.retries)),
             ("errors/s", rate(rates.errors)),
@@ -212,6 +213,7 @@ mod tests {
         let mut report = crate::report::tests::report();
         report.counters.reads = 20;
         report.counters.bytes = 4 << 20;
+        report.counters.ahead_bytes = 1 << 20;
         report.counters.requests_begun = 5;
         report.latency = crate::latency::Latency(vec![0, 0, 9, 1]);
         Look {

@@ -18,6 +18,8 @@ pub(super) struct Rates {
     pub(super) opens: f64,
     /// Bytes written into the cache, a second.
     pub(super) bytes: u64,
+    /// Those among them that were read ahead, a second.
+    pub(super) ahead: u64,
     /// Requests to remote sources that were sent once more, a second.
     pub(super) retries: f64,
     /// READs that ended without their data, and OPENs that were refused, a second.
@@ -58,12 +60,16 @@ impl Rates {
             change / elapsed.as_secs_f64()
         };
         let micros = elapsed.as_micros().max(1);
-        let bytes = u128::from(change(|report| report.counters.bytes)) * 1_000_000 / micros;
+        let bytes = |count: Count| {
+            let bytes = u128::from(change(count)) * 1_000_000 / micros;
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
         Rates {
             over: Some(elapsed),
             reads: rate(|report| report.counters.reads),
             opens: rate(|report| report.counters.opens),
-            bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+            bytes: bytes(|report| report.counters.bytes),
+            ahead: bytes(|report| report.counters.ahead_bytes),
             retries: rate(|report| report.counters.retries),
             errors: rate(|report| report.failed_reads() + report.counters.refused),
             latency,
@@ -83,6 +89,7 @@ mod tests {
         report.uptime_seconds = uptime_seconds;
         report.counters.reads = reads;
         report.counters.bytes = reads * 4096;
+        report.counters.ahead_bytes = reads * 1024;
         report.counters.refused = 1;
         report.counters.verify_errors = reads / 10;
         report.latency = Latency(vec![1, reads]);
@@ -95,6 +102,7 @@ mod tests {
         assert_eq!(rates.over, Some(Duration::from_millis(1500)));
         assert_eq!((rates.reads, rates.opens), (20.0, 0.0));
         assert_eq!((rates.bytes, rates.errors), (81_920, 2.0));
+        assert_eq!(rates.ahead, 20_480);
         assert_eq!(rates.latency, Latency(vec![0, 30]));
         let idle = Rates::between(&report(40, 7), &report(40, 8), Duration::from_secs(1));
         assert_eq!((idle.reads, idle.latency.percentile(50)), (0.0, None));

@@ -52,7 +52,8 @@ fn table_of(daemon: &Daemon) -> Table<'static> {
     let right = |text: String| Line::from(text).right_aligned();
     let names = names.into_iter().map(|name| right(name.to_owned()));
     let row = Row::new(values.into_iter().map(right));
-    Table::new([row], [Constraint::Length(11); 6]).header(Row::new(names))
+    let widths = [10, 10, 11, 11, 9, 9, 8].map(Constraint::Length);
+    Table::new([row], widths).header(Row::new(names))
 }
 
 fn latency_of(daemon: &Daemon) -> String {
@@ -126,8 +127,8 @@ mod tests {
         for text in [
             "every 2 s, q ends",
             "keeper 1, no worker, worker restarts 0, up 2 s; rates since the keeper's start",
-            "READs/s     OPENs/s    filled/s   in flight   retries/s    errors/s",
-            "10         1.5    2.00 MiB           5         0.0         0.0",
+            "READs/s    OPENs/s    filled/s     ahead/s in flight retries/s errors/s",
+            "10        1.5    2.00 MiB  512.00 KiB         5       0.0      0.0",
             "latency: 50 % within 4µs, 90 % within 4µs, 99 % within 8µs",
             "[##########..........]  50 %",
             "web/second",

@@ -24,7 +24,7 @@ const ETAG: &str = "\"one\"";
 const SIZE: usize = 20_000;
 
 /// A bench with the source `web` beside the directory.
-fn bench(
+pub(super) fn web_bench(
     options: &str,
     answer: impl Fn(&Asked, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> (Hostile, Bench) {
@@ -45,7 +45,7 @@ fn sums(data: &[u8]) -> String {
     Manifest::new(size, 4096, sums).unwrap().to_text()
 }
 
-fn contents(cache: &File) -> Vec<u8> {
+pub(super) fn contents(cache: &File) -> Vec<u8> {
     let mut copy = vec![0; usize::try_from(cache.metadata().unwrap().len()).unwrap()];
     cache.read_exact_at(&mut copy, 0).unwrap();
     copy
@@ -53,7 +53,7 @@ fn contents(cache: &File) -> Vec<u8> {
 
 #[test]
 fn a_remote_blob_is_copied() {
-    let (server, mut bench) = bench("verify = 'never'", |asked, stream| {
+    let (server, mut bench) = web_bench("verify = 'never'", |asked, stream| {
         well(asked, stream, &blob(SIZE), ETAG)
     });
     let cache = bench.open(1, 7, b"web/image");
@@ -76,7 +76,7 @@ fn a_remote_blob_is_copied() {
 fn what_the_cache_has_data_of_must_not_change() {
     let changed = Arc::new(AtomicBool::new(false));
     let now = Arc::clone(&changed);
-    let (_server, mut bench) = bench("verify = 'never'", move |asked, stream| {
+    let (_server, mut bench) = web_bench("verify = 'never'", move |asked, stream| {
         let etag = if now.load(SeqCst) { "\"two\"" } else { ETAG };
         well(asked, stream, &blob(SIZE), etag)
     });
@@ -104,7 +104,7 @@ fn what_the_cache_has_data_of_must_not_change() {
 
 #[test]
 fn wrong_bytes_are_fetched_again() {
-    let (server, mut bench) = bench("", |asked, stream| {
+    let (server, mut bench) = web_bench("", |asked, stream| {
         let data = blob(SIZE);
         if asked.path.ends_with(".manifest") {
             return well(asked, stream, sums(&data).as_bytes(), "\"m\"");
@@ -172,7 +172,7 @@ fn a_manifest_that_does_not_fit_refuses_the_image() {
 
 #[test]
 fn a_manifest_can_be_demanded() {
-    let (_server, mut bench) = bench("verify = 'always'", |asked, stream| {
+    let (_server, mut bench) = web_bench("verify = 'always'", |asked, stream| {
         if asked.path.ends_with(".manifest") {
             return head(stream, "404 None", "Content-Length: 0\r\n");
         }
@@ -225,7 +225,7 @@ fn whole_chunks_are_fetched() {
 
 #[test]
 fn a_remote_source_holds_nobody_up() {
-    let (server, mut bench) = bench("verify = 'never'", |asked, stream| {
+    let (server, mut bench) = web_bench("verify = 'never'", |asked, stream| {
         well(asked, stream, &blob(SIZE), ETAG)
     });
     bench.server.pools = Pools::new(&bench.server.sources);
@@ -240,7 +240,7 @@ fn a_remote_source_holds_nobody_up() {
     // What the threads of that source do.
     let next = |bench: &mut Bench| {
         let queue = bench.server.pools.of(1).unwrap();
-        bench.server.work(queue.pop(), &mut bench.buffer);
+        queue.serve(|job| bench.server.work(job, &mut bench.buffer));
     };
     next(&mut bench);
     assert_eq!(bench.command(), "copen 1,20000");
@@ -258,7 +258,7 @@ fn a_remote_source_holds_nobody_up() {
 fn what_two_readers_miss_is_fetched_once() {
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
-    let (server, mut bench) = bench("verify = 'never'", move |asked, stream| {
+    let (server, mut bench) = web_bench("verify = 'never'", move |asked, stream| {
         if asked.method == "GET" {
             // The first waits for the test, and so does any other, in vain.
             let word = released.lock().unwrap().recv_timeout(SOON);
