@@ -26,10 +26,10 @@ DEADLINE=180
 [[ -x $NGINX ]] || skip "no nginx"
 [[ -x $PYTHON ]] || skip "no Python with moto"
 
-plan 14
+plan 16
 
 KEEPER='' S3='' KILLER=''
-IMAGES=(killed slow gone changed moto)
+IMAGES=(killed slow gone changed ahead scattered moto)
 finish() {
     [[ -z $KILLER ]] || kill "$KILLER" 2>/dev/null || true
     for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image" 2>/dev/null || true; done
@@ -52,7 +52,7 @@ image() {
     mkfs.erofs --quiet "$2/$1" "$tree" >"$WORK/mkfs.log" 2>&1 || { cat "$WORK/mkfs.log"; exit 1; }
     rm -r "$tree"
 }
-for name in killed slow gone changed; do image "$name" "$WORK/web"; done
+for name in killed slow gone changed ahead scattered; do image "$name" "$WORK/web"; done
 image moto "$WORK"
 image here "$WORK/blobs"
 "$DAEMON" manifest "$WORK/web/killed" >"$WORK/manifest.log" 2>&1 || { cat "$WORK/manifest.log"; exit 1; }
@@ -148,8 +148,24 @@ reads() {
 block() { timeout "$DEADLINE" tail -c 100 "$WORK/mnt-$1/f3000001" >/dev/null 2>"$WORK/tail.log"; }
 
 rc=0
-for image in web/killed web/slow web/gone web/changed bucket/moto here; do mounts "$image" || rc=1; done
+for image in web/{killed,slow,gone,changed,ahead,scattered} bucket/moto here; do mounts "$image" || rc=1; done
 result "$rc" "images of nginx, S3 and a directory are mounted"
+
+# --- a reader who reads on and on, and one who does not
+
+# A block of each half MiB, backwards.
+before=$(field ahead_requests)
+for n in 5 4 3 2 1; do
+    timeout "$DEADLINE" dd if="$WORK/mnt-scattered/f3000001" of=/dev/null bs=4096 skip=$((n * 128)) count=1 \
+        status=none
+done
+rc=0; (($(field ahead_requests) == before)) || rc=1
+result "$rc" "scattered reads cause no reading ahead"
+rc=0; reads ahead || rc=1
+fetched=$(field ahead_bytes)
+echo "# $fetched bytes were read ahead with $(field ahead_requests) requests"
+((fetched > 0 && fetched < $(field bytes) && $(field ahead_errors) == 0)) || rc=1
+result "$rc" "a sequential read over nginx is read ahead, and every byte is right"
 
 # --- a server that dies, again and again
 
