@@ -12,7 +12,8 @@
 # The second word is for `sandbox` in the configuration; required needs a kernel with Landlock and seccomp, and
 # with seccomp alone the unit's own limits are in force.
 #
-# It would have caught: a unit that keeps the keeper from what it needs, a device that systemd does not keep,
+# It would have caught: a reader who gets an error while everything is killed at once; a unit that keeps the
+# keeper from what it needs, a device that systemd does not keep,
 # a keeper that does not find it, a cache that outlives its service.
 # shellcheck disable=SC2317 # some functions are called by a trap or by name
 set -euo pipefail
@@ -24,14 +25,19 @@ RUN=/run/ondemandd
 UNIT=ondemandd-test.service
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
 . "$(dirname "$0")/ktap.bash"
+# shellcheck source-path=SCRIPTDIR source=reader.bash
+. "$(dirname "$0")/reader.bash"
+# How often something is killed while a reader reads.
+KILLS=${KILLS:-9}
 [[ -d /run/systemd/system ]] || skip "init is not systemd"
 [[ ! -e $RUN ]] || skip "$RUN is in use"
 
-plan 7
+plan 9
 mkdir -p "$WORK/blobs" "$WORK/tree" "$WORK/mnt"
 last_words() { journalctl --no-pager -n 60 -u "$UNIT" | sed 's/^/# /'; }
 
 finish() {
+    end_reader
     umount "$WORK/mnt" 2>/dev/null || true
     systemctl stop "$UNIT" 2>/dev/null || true
     rm -f "/run/systemd/system/$UNIT"
@@ -94,6 +100,36 @@ same second || rc=1
 result "$rc" "so does a keeper that is killed"
 
 umount "$WORK/mnt"
+(cd "$WORK/tree" && sha256sum ./*) >"$WORK/sums"
+begin_reader
+# other KEEPER WORKER: another of each serves.
+other() { [[ $(show ActiveState) == active && $(show MainPID) != "$1" ]] && replaced "$2"; }
+rc=0
+for ((i = 0; i < KILLS; i++)); do
+    old=$(show MainPID) worker=$(cat $RUN/worker.pid)
+    case $((i % 3)) in
+    0) kill -KILL "$worker" && within replaced "$worker" || rc=1 ;;
+    1) systemctl kill --signal=KILL "$UNIT" && within other "$old" "$worker" || rc=1 ;;
+    2) kill -KILL "$old" && within other "$old" "$worker" || rc=1 ;;
+    esac
+    ((rc == 0)) || { echo "# kill $i" && break; }
+done
+reads_on || rc=1
+(($(show NFileDescriptorStore) == 1)) || rc=1
+echo "# $i kills in $(cat "$WORK/rounds") rounds of the reader; errors: $(wc -l <"$WORK/wrong")"
+result "$rc" "a reader does not notice that worker, service and keeper are killed, $KILLS times in all"
+
+rc=0
+for ((i = 0; i < 2; i++)); do
+    old=$(show MainPID) worker=$(cat $RUN/worker.pid)
+    timeout "$DEADLINE" systemctl restart "$UNIT" && within other "$old" "$worker" || rc=1
+    worker=$(cat $RUN/worker.pid)
+    timeout "$DEADLINE" systemctl reload "$UNIT" && within replaced "$worker" || rc=1
+done
+reads_on || rc=1
+result "$rc" "nor that the service is restarted and reloaded, twice each"
+end_reader
+
 rc=0
 timeout "$DEADLINE" systemctl stop "$UNIT" || rc=1
 [[ $(show ActiveState) == inactive && $(show NFileDescriptorStore) == 0 ]] || rc=1

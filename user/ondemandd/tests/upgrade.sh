@@ -21,13 +21,14 @@ WORK=${ONDEMAND_DISK:-/var/tmp}/upgrade.$$
 RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
 . "$(dirname "$0")/ktap.bash"
+# shellcheck source-path=SCRIPTDIR source=reader.bash
+. "$(dirname "$0")/reader.bash"
 
 plan 10
 
-KEEPER='' READER=''
+KEEPER=''
 finish() {
-    touch "$WORK/enough"
-    [[ -z $READER ]] || wait "$READER" || true
+    end_reader
     umount "$WORK/mnt" 2>/dev/null || true
     [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
 }
@@ -51,38 +52,7 @@ rc=0; within ready "$KEEPER" || rc=1
 result "$rc" "the keeper is ready"
 ((rc == 0)) || { echo "Bail out! no keeper"; last_words; exit 1; }
 
-# Each round reads the image under a name that the cache has not seen.
-echo 0 >"$WORK/rounds"
-: >"$WORK/wrong"
-one_round() {
-    ln "$WORK/blobs/image" "$WORK/blobs/$1"
-    timeout $((3 * DEADLINE)) mount -t erofs none -o "fsid=$1" "$WORK/mnt" || return 1
-    (cd "$WORK/mnt" && timeout $((3 * DEADLINE)) sha256sum --quiet -c "$WORK/sums") || return 1
-    umount "$WORK/mnt"
-}
-reader() {
-    local round=0
-    # What is upgraded has ten seconds, and is not to wait for a processor.
-    renice -n 10 "$BASHPID" >/dev/null
-    while [[ ! -e $WORK/enough ]]; do
-        round=$((round + 1))
-        if ! one_round "round$round"; then
-            echo "round $round" >>"$WORK/wrong"
-            umount "$WORK/mnt" 2>/dev/null || true
-        fi
-        # Never half written, for others read it.
-        echo "$round" >"$WORK/rounds.new" && mv "$WORK/rounds.new" "$WORK/rounds"
-    done
-}
-reader 2>>"$WORK/reader.log" &
-READER=$!
-# reads_on: the reader has finished a round that it has begun after this call, without an error.
-reads_on() {
-    local from
-    from=$(cat "$WORK/rounds")
-    more() { (($(cat "$WORK/rounds") >= from + 2)); }
-    within more && [[ ! -s $WORK/wrong ]]
-}
+begin_reader
 worker() { cat "$RUN/worker.pid"; }
 # upgrade ARGUMENT...: its output is in $WORK/said.
 upgrade() { timeout $((3 * DEADLINE)) "$DAEMON" upgrade --run-dir "$RUN" "$@" >"$WORK/said" 2>&1; }
