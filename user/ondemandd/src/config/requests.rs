@@ -23,7 +23,7 @@ pub struct RequestLimits {
     /// Bytes a second, of all requests together; 0: as many as come.
     pub bandwidth: u64,
     /// Bytes that are fetched at most ahead of a reader who reads on and on; 0: none. Otherwise
-    /// [`LEAST`](crate::source::ahead::LEAST) to 67,108,864. With a concurrency of 1 there is nobody to do it.
+    /// [`LEAST`] to 67,108,864. With a concurrency of 1 there is nobody to do it.
     pub read_ahead: u64,
     /// Milliseconds that making a connection may take; 1 to 600,000.
     pub connect_ms: u64,
