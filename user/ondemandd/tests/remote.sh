@@ -21,6 +21,8 @@ WORK=${ONDEMAND_DISK:-/var/tmp}/remote.$$
 RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
 . "$(dirname "$0")/ktap.bash"
+# shellcheck source-path=SCRIPTDIR source=servers.bash
+. "$(dirname "$0")/servers.bash"
 # Python takes its time in an emulated machine.
 DEADLINE=180
 [[ -x $NGINX ]] || skip "no nginx"
@@ -28,13 +30,13 @@ DEADLINE=180
 
 plan 16
 
-KEEPER='' S3='' KILLER=''
+KEEPER='' KILLER=''
 IMAGES=(killed slow gone changed ahead scattered moto)
 finish() {
     [[ -z $KILLER ]] || kill "$KILLER" 2>/dev/null || true
     for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image" 2>/dev/null || true; done
     [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
-    [[ -z $S3 ]] || kill -KILL "$S3" 2>/dev/null || true
+    s3_stop
     nginx_stop
 }
 trap finish EXIT
@@ -57,50 +59,19 @@ image moto "$WORK"
 image here "$WORK/blobs"
 "$DAEMON" manifest "$WORK/web/killed" >"$WORK/manifest.log" 2>&1 || { cat "$WORK/manifest.log"; exit 1; }
 
-cat >"$WORK/nginx.conf" <<CONF
-user root;
-worker_processes 1;
-pid $WORK/nginx.pid;
-error_log $WORK/nginx.log warn;
-events { worker_connections 64; }
-http {
-    access_log off;
-    client_body_temp_path $WORK/tmp; proxy_temp_path $WORK/tmp; fastcgi_temp_path $WORK/tmp;
-    uwsgi_temp_path $WORK/tmp; scgi_temp_path $WORK/tmp;
-    server {
-        listen 127.0.0.1:8080;
-        root $WORK/web;
-        location = /slow { limit_rate 100k; }
-        location = /killed { limit_rate 2m; }
-    }
-}
-CONF
-nginx_start() { "$NGINX" -c "$WORK/nginx.conf" -e "$WORK/nginx.log" 2>>"$WORK/nginx.out"; }
-# All of nginx, at once: what it was sending is cut short.
-nginx_stop() { pkill -KILL -f "$WORK/nginx.conf|nginx: worker process" || true; }
-listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
+# Of what is limited nginx sends the bytes of a second at once.  256 KiB of `killed`, which is what
+# is asked for at a time, take a second.
+nginx_config "location = /slow { limit_rate 100k; } location = /killed { limit_rate 128k; }"
 ip link set lo up
 nginx_start
-"$PYTHON" -m moto.server -H 127.0.0.1 -p 5000 >"$WORK/moto.log" 2>&1 &
-S3=$!
+s3_start
 
 rc=0
 within listening 8080 || { rc=1; sed 's/^/# /' "$WORK/nginx.log"; }
 result "$rc" "nginx serves"
 rc=0
 within listening 5000 || rc=1
-"$PYTHON" - "$WORK/moto" <<'PUT' || { rc=1; tail -n 20 "$WORK/moto.log" | sed 's/^/# /'; }
-import sys, urllib.request
-def put(path, data):
-    request = urllib.request.Request("http://127.0.0.1:5000" + path, data=data, method="PUT",
-                                     headers={"Content-Type": "application/octet-stream"})
-    with urllib.request.urlopen(request, timeout=300) as answer:
-        assert answer.status == 200, answer.status
-put("/images", b"")
-with open(sys.argv[1], "rb") as image:
-    put("/images/some/where/moto", image.read())
-PUT
+s3_put "$WORK/moto" some/where/moto || { rc=1; tail -n 20 "$WORK/moto.log" | sed 's/^/# /'; }
 result "$rc" "the S3 server has the image"
 
 # --- the daemon
@@ -169,10 +140,13 @@ result "$rc" "a sequential read over nginx is read ahead, and every byte is righ
 
 # --- a server that dies, again and again
 
-# Ends by itself, for it must not be cut short between stop and start.
+# Ends by itself, for it must not be cut short between stop and start.  No request ends within the
+# short pauses, whoever has begun it; each can within the long ones.
 kills() {
+    local pause=0.3
     until [[ -e $WORK/enough ]]; do
-        sleep 0.3
+        sleep "$pause"
+        if [[ $pause == 0.3 ]]; then pause=2.5; else pause=0.3; fi
         nginx_stop
         echo killed >>"$WORK/kills"
         nginx_start || true
