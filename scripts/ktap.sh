@@ -18,3 +18,17 @@ result() {
         [[ -z $KTAP_LOG ]] || sed 's/^/# /' "$KTAP_LOG"
     fi
 }
+
+# results_of_guest COUNT: what a guest prints, from standard input: its "ok TEXT" and "not ok TEXT"
+# are results, as many as COUNT, and the rest is comment.
+results_of_guest() {
+    local line last=$((number + $1))
+    while IFS= read -r line; do
+        case $line in
+        "ok "*) result 0 "guest: ${line#ok }" ;;
+        "not ok "*) result 1 "guest: ${line#not ok }" ;;
+        *) say "# $line" ;;
+        esac
+    done
+    while ((number < last)); do result 1 "guest: no result"; done
+}
