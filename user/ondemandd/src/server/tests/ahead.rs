@@ -59,11 +59,19 @@ impl Ahead {
     /// With these lines in the source's table; GETs wait for the gate.
     fn new(options: &str, gate: &Arc<Gate>) -> Self {
         let gate = Arc::clone(gate);
+        Self::before_gets(options, move || gate.pass())
+    }
+
+    /// With these lines in the source's table; a GET whose `before` fails gets no answer.
+    fn before_gets(
+        options: &str,
+        before: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let data = blob(usize::try_from(SIZE).unwrap());
         let options = format!("verify = 'never'\n{options}");
         let (web, mut bench) = web_bench(&options, move |asked, stream| {
             if asked.method == "GET" {
-                gate.pass()?;
+                before()?;
             }
             well(asked, stream, &data, ETAG)
         });
@@ -312,24 +320,12 @@ fn a_full_cache_ends_it() {
 fn what_fails_is_counted_and_nobodys_error() {
     let broken = Arc::new(AtomicBool::new(false));
     let now = Arc::clone(&broken);
-    let data = blob(usize::try_from(SIZE).unwrap());
-    let options = "verify = 'never'\nrequests.retries = 0";
-    let (web, mut bench) = web_bench(options, move |asked, stream| {
-        if asked.method == "GET" && now.load(SeqCst) {
+    let mut it = Ahead::before_gets("requests.retries = 0", move || {
+        if now.load(SeqCst) {
             return Err(std::io::ErrorKind::BrokenPipe.into());
         }
-        well(asked, stream, &data, ETAG)
+        Ok(())
     });
-    bench.server.pools = Pools::new(&bench.server.sources);
-    bench.buffer = BlockBuffer::new(256);
-    let cache = bench.open(1, 7, b"web/image");
-    let mut it = Ahead {
-        web,
-        bench,
-        cache,
-        messages: 1,
-    };
-    it.work();
     it.send(0, 1 << 20);
     it.work();
     it.send(1 << 20, 1 << 20);
