@@ -52,6 +52,20 @@ pub struct Mock {
     verbose: bool,
 }
 
+/// A message, once its file is kept.
+enum Work {
+    Open(Kept),
+    Read(Read),
+    Close(Close),
+}
+
+/// An OPEN whose file is kept.
+struct Kept {
+    msg_id: u32,
+    object_id: u32,
+    answer: String,
+}
+
 impl Mock {
     /// A daemon for a device that is bound; it has done nothing yet.
     #[must_use]
@@ -166,10 +180,7 @@ impl Mock {
         let action = self.rules.choose(on, Some(&name));
         let what = format!("{kind} {} of {name}, object {object_id}", message.msg_id());
         match action {
-            Some(Action::Delay(ms)) => {
-                say!("{what}: delay {ms}");
-                thread::park_timeout(Duration::from_millis(*ms));
-            }
+            Some(Action::Delay(ms)) => say!("{what}: delay {ms}"),
             Some(action) if action.beside() => {
                 say!("{what}: {action:?}");
                 self.beside(action, &what);
@@ -180,25 +191,31 @@ impl Mock {
             None if self.verbose => say!("{what}"),
             None => {}
         }
-        die_at(Point::AfterRead, action, &what);
-        match message {
-            Message::Open(open) => self.open(open, action, &what),
-            Message::Read(read) => {
-                match opened {
-                    Some(opened) => self.read(read, &opened, action, &what),
-                    // Another thread has closed it: the READ comes again.
-                    None => say!("{what}: not open"),
-                }
-                Ok(())
-            }
-            Message::Close(close) => {
-                self.close(close, action);
-                Ok(())
-            }
+        let work = match message {
+            Message::Open(open) => Work::Open(self.keep(open, action)?),
+            Message::Read(read) => Work::Read(read),
+            Message::Close(close) => Work::Close(close),
+        };
+        if let Some(Action::Delay(ms)) = action {
+            thread::park_timeout(Duration::from_millis(*ms));
         }
+        die_at(Point::AfterRead, action, &what);
+        match work {
+            Work::Open(kept) => self.open(&kept, action, &what),
+            Work::Read(read) => match opened {
+                Some(opened) => self.read(read, &opened, action, &what),
+                // Another thread has closed it: the READ comes again.
+                None => say!("{what}: not open"),
+            },
+            Work::Close(close) => self.close(close, action),
+        }
+        Ok(())
     }
 
-    fn open(&self, open: Open, action: Option<&Action>, what: &str) -> Result<()> {
+    /// Keeps the file of an OPEN, and prepares the answer.
+    ///
+    /// Before anything else, for somebody may guess the answer: then READs follow before the right one.
+    fn keep(&self, open: Open, action: Option<&Action>) -> Result<Kept> {
         // What the C module leaves out would keep the file open in children.
         open.file.set_close_on_exec()?;
         let (msg_id, object_id) = (open.msg_id, open.object_id);
@@ -218,28 +235,39 @@ impl Mock {
         if action == Some(&Action::CloseEarly(Side::Before)) {
             drop(opened);
         } else {
-            // READs follow at once.
             self.files.insert(object_id, Arc::new(opened));
         }
+        Ok(Kept {
+            msg_id,
+            object_id,
+            answer,
+        })
+    }
+
+    fn open(&self, kept: &Kept, action: Option<&Action>, what: &str) {
+        let Kept {
+            msg_id,
+            object_id,
+            answer,
+        } = kept;
         die_at(Point::BeforeCopen, action, what);
         match action {
             Some(Action::Drop) => {}
             Some(Action::WrongId) => {
-                for wrong in other_ids(msg_id) {
-                    self.copen(wrong, &answer, what);
+                for wrong in other_ids(*msg_id) {
+                    self.copen(wrong, answer, what);
                 }
             }
             Some(Action::Duplicate) => {
-                self.copen(msg_id, &answer, what);
-                self.copen(msg_id, &answer, what);
+                self.copen(*msg_id, answer, what);
+                self.copen(*msg_id, answer, what);
             }
-            _ => self.copen(msg_id, &answer, what),
+            _ => self.copen(*msg_id, answer, what),
         }
         die_at(Point::AfterCopen, action, what);
         if action == Some(&Action::CloseEarly(Side::After)) {
-            self.files.remove(object_id);
+            self.files.remove(*object_id);
         }
-        Ok(())
     }
 
     fn copen(&self, msg_id: u32, answer: &str, what: &str) {

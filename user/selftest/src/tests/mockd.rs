@@ -72,6 +72,12 @@ pub(crate) const TESTS: &[Test] = &[
         late_answers,
     )
     .within(180),
+    Test::new(
+        "mockd_open_answered_by_another",
+        "READs that are lost if they come before the daemon itself has answered the OPEN",
+        open_answered_by_another,
+    )
+    .within(180),
 ];
 
 /// How much most readers read, in bytes: 32 READs.
@@ -295,4 +301,24 @@ fn late_answers(t: &Context) -> Result<()> {
     readers.into_iter().try_for_each(Reader::finish)?;
     ensure!(mock.said(": delay 15")?, "nothing was late");
     Ok(())
+}
+
+fn open_answered_by_another(t: &Context) -> Result<()> {
+    let stage = Stage::new(t, &["plain"])?;
+    let script = rule("open", "", "{ delay = 2000 }");
+    let mock = stage.mock(&format!("threads = 2\n{script}"))?;
+    let reader = stage.reader("plain", 0, PART)?;
+    mock.until_said(": delay")?;
+    let size = t.images.get("plain")?.size;
+    let answers = |id: u32| {
+        stage
+            .device
+            .write_bytes(format!("copen {id},{size}").as_bytes())
+    };
+    ensure!(
+        (0..256).any(|id| answers(id).is_ok()),
+        "no answer was taken"
+    );
+    reader.finish().with_context(|| mock.tail())?;
+    mock.until_said("copen")
 }
