@@ -76,6 +76,24 @@ count_ktap() {
     done <"$1"
 }
 
+# words_of_failures: each bad result of the guests, with the comments beside it.
+words_of_failures() {
+    local files
+    mapfile -t files < <(find "$RESULTS" -maxdepth 1 -name '*.ktap')
+    ((${#files[@]})) || return 0
+    awk -v most=60 '
+        FNR == 1 { before = after = 0 }
+        /^#/ { if (after > 0) { print; after-- } else lines[before++ % most] = $0; next }
+        /^not ok / {
+            for (i = before > most ? before - most : 0; i < before; i++) print lines[i % most]
+            print
+            after = most
+        }
+        /^ok / { after = 0 }
+        /^(not )?ok / { before = 0 }
+    ' "${files[@]}" | cut -c1-300 | sed 's/^/  | /'
+}
+
 # freeze_build: copies what the guests run to $RESULTS/bin.  A build that goes on
 # beside the tests would change programs under those who run them.
 freeze_build() {
