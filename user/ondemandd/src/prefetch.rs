@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use anyhow::ensure;
 use anyhow::Context;
@@ -45,6 +46,8 @@ struct Report {
     bytes: u64,
     /// Files that could not be read to their end; the log has a line for each.
     failed: u64,
+    /// Pauses, of all jobs together, while others had requests in flight.
+    paused_ms: u64,
 }
 
 /// A file to be read.
@@ -73,7 +76,12 @@ pub fn run(args: &cli::Prefetch) -> anyhow::Result<()> {
         writeln!(out)?;
     } else {
         let (files, bytes) = (report.files, indicatif::BinaryBytes(report.bytes));
-        writeln!(out, "{files} files, {bytes}")?;
+        write!(out, "{files} files, {bytes}")?;
+        if report.paused_ms > 0 {
+            let pauses = Duration::from_millis(report.paused_ms);
+            write!(out, "; gave way to others for {pauses:.1?}")?;
+        }
+        writeln!(out)?;
     }
     ensure!(
         report.failed == 0,
@@ -179,7 +187,7 @@ fn read_all(wanted: &[Wanted], jobs: usize, manners: &Manners) -> Report {
                         break;
                     };
                     drop(files);
-                    let read = read_file(&file.path, &mut buffer, manners, |more| {
+                    let read = read_file(file, &mut buffer, manners, |more| {
                         bytes.fetch_add(more, Relaxed);
                         bar.inc(more);
                     });
@@ -196,20 +204,27 @@ fn read_all(wanted: &[Wanted], jobs: usize, manners: &Manners) -> Report {
         files: wanted.len(),
         bytes: bytes.into_inner(),
         failed: failed.into_inner(),
+        paused_ms: u64::try_from(manners.paused().as_millis()).unwrap_or(u64::MAX),
     }
 }
 
 fn read_file(
-    path: &Path,
+    wanted: &Wanted,
     buffer: &mut [u8],
     manners: &Manners,
     mut note: impl FnMut(u64),
 ) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    loop {
+    let mut file = File::open(&wanted.path)?;
+    let mut left = wanted.size;
+    while left > 0 {
         match manners.read(|| file.read(buffer)) {
-            Ok(0) => break,
-            Ok(len) => note(u64::try_from(len).unwrap_or(u64::MAX)),
+            // Shorter than the file system has said.
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => {
+                let len = u64::try_from(len).unwrap_or(u64::MAX);
+                left = left.saturating_sub(len);
+                note(len);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -252,7 +267,7 @@ mod tests {
         let expected = Report {
             files: 2,
             bytes: 5100,
-            failed: 0,
+            ..Report::default()
         };
         assert_eq!(report, expected);
         fs::remove_file(root(&tree).join("one")).unwrap();

@@ -28,10 +28,10 @@ DEADLINE=180
 [[ -x $NGINX ]] || skip "no nginx"
 [[ -x $PYTHON ]] || skip "no Python with moto"
 
-plan 16
+plan 18
 
 KEEPER='' KILLER=''
-IMAGES=(killed slow gone changed ahead scattered moto)
+IMAGES=(killed slow gone changed ahead scattered polite moto)
 finish() {
     [[ -z $KILLER ]] || kill "$KILLER" 2>/dev/null || true
     for image in "${IMAGES[@]}" here; do umount "$WORK/mnt-$image" 2>/dev/null || true; done
@@ -54,7 +54,7 @@ image() {
     mkfs.erofs --quiet "$2/$1" "$tree" >"$WORK/mkfs.log" 2>&1 || { cat "$WORK/mkfs.log"; exit 1; }
     rm -r "$tree"
 }
-for name in killed slow gone changed ahead scattered; do image "$name" "$WORK/web"; done
+for name in killed slow gone changed ahead scattered polite; do image "$name" "$WORK/web"; done
 image moto "$WORK"
 image here "$WORK/blobs"
 "$DAEMON" manifest "$WORK/web/killed" >"$WORK/manifest.log" 2>&1 || { cat "$WORK/manifest.log"; exit 1; }
@@ -119,7 +119,7 @@ reads() {
 block() { timeout "$DEADLINE" tail -c 100 "$WORK/mnt-$1/f3000001" >/dev/null 2>"$WORK/tail.log"; }
 
 rc=0
-for image in web/{killed,slow,gone,changed,ahead,scattered} bucket/moto here; do mounts "$image" || rc=1; done
+for image in web/{killed,slow,gone,changed,ahead,scattered,polite} bucket/moto here; do mounts "$image" || rc=1; done
 result "$rc" "images of nginx, S3 and a directory are mounted"
 
 # --- a reader who reads on and on, and one who does not
@@ -203,6 +203,38 @@ result "$rc" "and what is cached is read all the same"
 nginx_start
 rc=0; within listening 8080 && reads gone || rc=1
 result "$rc" "once it is back all is read"
+
+# --- what gives way
+
+# pauses LIST: how long prefetching what is in LIST has paused, in milliseconds.
+pauses() {
+    timeout "$DEADLINE" "$DAEMON" prefetch --run-dir "$RUN" --jobs 2 --list "$1" --json web/polite \
+        >"$WORK/prefetch.json" 2>"$WORK/prefetch.log" || { cat "$WORK/prefetch.log"; return 1; }
+    sed -n 's/.*"paused_ms": \([0-9]*\).*/\1/p' "$WORK/prefetch.json"
+}
+# Three parts of a MiB.
+echo f3000001 >"$WORK/large"
+printf "%s\n" f300000 f65537 f4095 >"$WORK/small"
+paused=$(pauses "$WORK/small")
+echo "# paused for $paused ms with nobody else"
+# A request of its own is seen as one of others for a moment, now and then.
+rc=0; ((paused < 500)) || rc=1
+result "$rc" "prefetching does not give way to itself"
+kill -STOP "$S3"
+block moto &
+reader=$!
+waits() { (($(field requests_begun) > $(field requests_ended))); }
+rc=0; within waits || rc=1
+# A keeper that does not answer at once is not waited for.
+gives_way() { paused=$(pauses "$WORK/large") && ((paused >= 1000)); }
+within gives_way || rc=1
+waits || { rc=1; echo "# the reader did not wait all the time"; }
+kill -CONT "$S3"
+wait "$reader" || rc=1
+echo "# paused for $paused ms beside a reader who waits"
+# A second for each part.
+((paused <= 3000)) || rc=1
+result "$rc" "prefetching gives way to a reader who waits, and goes on"
 
 # --- S3
 

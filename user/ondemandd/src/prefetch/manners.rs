@@ -37,6 +37,8 @@ pub(super) struct Manners {
     run_dir: PathBuf,
     /// Threads that read.
     reading: AtomicU64,
+    /// The pauses so far, of all threads, in milliseconds.
+    paused: AtomicU64,
     /// The keeper is not asked before.
     ask_from: Mutex<Option<Instant>>,
 }
@@ -54,6 +56,7 @@ impl Manners {
         Manners {
             run_dir: run_dir.to_owned(),
             reading: AtomicU64::new(0),
+            paused: AtomicU64::new(0),
             ask_from: Mutex::new(None),
         }
     }
@@ -63,11 +66,18 @@ impl Manners {
         let mut wait = Wait::new();
         while let Some(pause) = self.others().and_then(|others| wait.pause(others)) {
             thread::sleep(pause);
+            let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            self.paused.fetch_add(millis, SeqCst);
         }
         self.reading.fetch_add(1, SeqCst);
         let result = part();
         self.reading.fetch_sub(1, SeqCst);
         result
+    }
+
+    /// For how long all threads together have made way for others.
+    pub(super) fn paused(&self) -> Duration {
+        Duration::from_millis(self.paused.load(SeqCst))
     }
 
     /// How many requests of others are in flight; `None` if nobody says.
@@ -164,6 +174,7 @@ mod tests {
         let manners = Manners::new(root.path());
         assert_eq!(manners.read(|| 7), 7);
         keeper.join().unwrap();
+        assert_eq!(manners.paused(), Duration::from_millis(10 + 20));
         // All were asked for; that there is no keeper now holds up nobody.
         assert_eq!(manners.read(|| 8), 8);
         assert_eq!(manners.others(), None);
