@@ -19,7 +19,7 @@
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   KILLS=N     make storm: how often the daemon is killed (500)
 #   QUICK=1     make bench: three pairs and small sizes, about five minutes
-#   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench
+#   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench; make profile: but FILL
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -105,11 +105,14 @@ demo: ## set everything up, boot, read two images while the daemon is being kill
 storm: ## KILLS=500: kill the daemon so often while eight images are read; a plot of the gaps
 	@scripts/storm --kills $(KILLS)
 
-.PHONY: bench
+.PHONY: bench profile
 bench: ## measure it beside the kernel's own cachefiles; QUICK=1: in five minutes
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),--quick) $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") \
 		$(if $(PAIRS),--pairs "$(PAIRS)") $(if $(filter-out undefined,$(origin MODES)),--modes "$(MODES)") \
 		$(if $(FILL),--fill "$(FILL)")
+profile: ## where its instructions go, beside the kernel's own cachefiles; SCENARIOS= MODES= PAIRS=
+	@scripts/profile $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") $(if $(PAIRS),--pairs $(PAIRS)) \
+	    $(if $(MODES),--modes "$(MODES)")
 
 .PHONY: boot
 boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the daemon from

@@ -73,6 +73,10 @@ pub(crate) struct Options {
     /// Three pairs and small sizes.
     #[arg(long)]
     quick: bool,
+    /// A program that starts each run: its arguments are the run's name and the command. The module is
+    /// loaded as long as it goes on.
+    #[arg(long, value_name = "PROGRAM")]
+    under: Option<PathBuf>,
     /// The commit that is measured.
     #[arg(long, default_value = "unknown")]
     commit: String,
@@ -243,7 +247,16 @@ impl Runner<'_> {
             at: self.begun.elapsed().as_secs_f64(),
         };
         let deadline = scenario.deadline(self.options.quick);
-        let mut child = Command::new(&self.program)
+        let mut command = match &self.options.under {
+            Some(under) => {
+                let mut command = Command::new(under);
+                let name = format!("{scenario}-{}-{mode}-{}", subject.name(), pair + 1);
+                command.arg(name).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        let mut child = command
             .arg("one")
             .arg(serde_json::to_string(&work)?)
             .stdin(Stdio::null())
