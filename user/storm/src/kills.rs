@@ -15,10 +15,10 @@ use clap::Args;
 use rand::Rng;
 use serde_json::{json, Value};
 
+use crate::contents::Contents;
 use crate::daemon::Setup;
 use crate::gaps::Gaps;
 use crate::killer::{Killed, Killer, Plan};
-use crate::manifest::Manifest;
 use crate::plot::{self, Curve};
 use crate::readers::Image;
 use crate::report;
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     /// there, too.
     #[arg(long)]
     disk: PathBuf,
-    /// The directory with the images; beside IMAGE stands IMAGE.manifest.
+    /// The directory with the images; beside IMAGE stands IMAGE.contents.
     #[arg(long)]
     source: PathBuf,
     /// The names of the images. Every second one is mounted in a domain.
@@ -90,12 +90,12 @@ impl Options {
             let from = self.source.join(name);
             fs::copy(&from, source.join(name))
                 .with_context(|| format!("copying {}", from.display()))?;
-            let manifest = Manifest::load(&self.source.join(format!("{name}.manifest")))?;
+            let contents = Contents::load(&self.source.join(format!("{name}.contents")))?;
             slots.push(Slot {
                 image: Arc::new(Image {
                     name: name.clone(),
                     mount: self.run_dir.join("mnt").join(name),
-                    manifest,
+                    contents,
                 }),
                 source: source.clone(),
                 in_domain: i % 2 == 1,

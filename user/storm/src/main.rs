@@ -4,17 +4,17 @@
 //! fscache with their source, while the daemon behind the cache is killed again
 //! and again.
 //!
-//! `storm data` and `storm manifest` prepare the source on the host, `storm run`
+//! `storm data` and `storm contents` prepare the source on the host, `storm run`
 //! and `storm kills` do the rest in a virtual machine, as root.  Every wait has a deadline; a
 //! reader that stands still is a failure and is reported with its kernel stack.
 
+mod contents;
 mod daemon;
 mod data;
 mod deadline;
 mod gaps;
 mod killer;
 mod kills;
-mod manifest;
 mod plot;
 mod readers;
 mod report;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use manifest::Manifest;
+use contents::Contents;
 
 /// Reads images in parallel while the daemon is being killed.
 #[derive(Parser)]
@@ -55,11 +55,11 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Hash a directory into a manifest.
-    Manifest {
+    /// Write down what is in a directory: names, sizes, hashes.
+    Contents {
         /// The directory.
         dir: PathBuf,
-        /// The manifest.
+        /// Where to, as JSON.
         out: PathBuf,
     },
     /// Start the daemon, mount the images, read and kill; prints a table.
@@ -77,8 +77,8 @@ fn main() -> ExitCode {
             text,
             seed,
         } => data::write(&path, seed, random, text).map(|()| ExitCode::SUCCESS),
-        Command::Manifest { dir, out } => Manifest::of(&dir)
-            .and_then(|manifest| manifest.save(&out))
+        Command::Contents { dir, out } => Contents::of(&dir)
+            .and_then(|contents| contents.save(&out))
             .map(|()| ExitCode::SUCCESS),
         Command::Run(options) => supervise::run(|| run::storm(&options)),
         Command::Kills(options) => supervise::run(|| kills::storm(&options)),

@@ -15,8 +15,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::contents::{hash_range, Contents, Entry, PART_BYTES};
 use crate::gaps::Gaps;
-use crate::manifest::{hash_range, Entry, Manifest, PART_BYTES};
 
 /// The readers' nice value: less of the processors than the daemon gets, and less than who mounts.
 const PRIORITY: i32 = 10;
@@ -28,7 +28,7 @@ pub(crate) struct Image {
     /// Where it is mounted.
     pub(crate) mount: PathBuf,
     /// What it must contain.
-    pub(crate) manifest: Manifest,
+    pub(crate) contents: Contents,
 }
 
 /// One part of one file that is to be read.
@@ -78,7 +78,7 @@ impl Pass {
     pub(crate) fn new(images: &[Image], readers: usize, seed: u64) -> Result<Arc<Self>> {
         let mut work = Vec::new();
         for image in images {
-            for (path, entry) in &image.manifest.entries {
+            for (path, entry) in &image.contents.entries {
                 let Entry::File { size, parts } = entry else {
                     continue;
                 };

@@ -16,9 +16,9 @@ use rand_chacha::ChaCha8Rng;
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 use serde_json::{json, Value};
 
+use crate::contents::Contents;
 use crate::daemon::{kill_worker, Daemon, Setup};
 use crate::deadline::within;
-use crate::manifest::Manifest;
 use crate::readers::{Image, Pass};
 use crate::report;
 use crate::watch::{self, KernelLog};
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// A directory on a file system that can be a cache (ext4).
     #[arg(long)]
     cache: PathBuf,
-    /// The directory with the images; beside IMAGE stands IMAGE.manifest.
+    /// The directory with the images; beside IMAGE stands IMAGE.contents.
     #[arg(long)]
     source: PathBuf,
     /// The names of the images, each also the file system id of its mount.
@@ -122,7 +122,7 @@ impl Options {
         let start = Instant::now();
         let pass = Pass::new(images, self.readers, seed)?;
         let threads = pass.start(seed);
-        let total: u64 = images.iter().map(|i| i.manifest.totals().1).sum();
+        let total: u64 = images.iter().map(|i| i.contents.totals().1).sum();
         let (mut stuck, mut said) = (None, start);
         while !threads.iter().all(thread::JoinHandle::is_finished) {
             thread::park_timeout(Duration::from_millis(50));
@@ -181,7 +181,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
         images.push(Image {
             name: name.clone(),
             mount: options.run_dir.join("mnt").join(name),
-            manifest: Manifest::load(&options.source.join(format!("{name}.manifest")))?,
+            contents: Contents::load(&options.source.join(format!("{name}.contents")))?,
         });
     }
     let mut log = KernelLog::open()?;
@@ -226,7 +226,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
     }
     if sum.errors.is_empty() {
         for image in &images {
-            let listing = image.manifest.check_listing(&image.mount);
+            let listing = image.contents.check_listing(&image.mount);
             sum.errors
                 .extend(listing.err().map(|e| format!("{}: {e:#}", image.name)));
         }

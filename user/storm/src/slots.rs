@@ -134,7 +134,7 @@ impl Slot {
         tally.mounts.record(begun.elapsed());
         let image = Arc::clone(&self.image);
         within("listing", self.deadline, move || {
-            image.manifest.check_listing(&image.mount)
+            image.contents.check_listing(&image.mount)
         })?;
         self.read(round, shared, tally)?;
         let at = self.image.mount.clone();

@@ -38,12 +38,12 @@ pub(crate) enum Entry {
 
 /// All paths below a directory, relative to it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
+pub(crate) struct Contents {
     /// Path to entry; the directory itself is not listed.
     pub(crate) entries: BTreeMap<String, Entry>,
 }
 
-impl Manifest {
+impl Contents {
     /// Lists `root` and hashes every file in it.
     ///
     /// # Errors
@@ -63,8 +63,8 @@ impl Manifest {
         })
     }
 
-    /// Compares what is listed below `root` with this manifest: paths, kinds,
-    /// sizes and link targets, not the contents of files.
+    /// Compares what is listed below `root` with these contents: paths, kinds,
+    /// sizes and link targets, not the bytes of files.
     ///
     /// # Errors
     /// When the listing fails or differs; the message names the first difference.
@@ -118,18 +118,18 @@ impl Manifest {
         Ok(Self { entries })
     }
 
-    /// Reads a manifest that [`Manifest::save`] wrote.
+    /// Reads the contents that [`Contents::save`] wrote.
     ///
     /// # Errors
-    /// When the file cannot be read or is no manifest.
+    /// When the file cannot be read or does not hold contents.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
         let mut text = String::new();
         BufReader::new(file).read_to_string(&mut text)?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no manifest", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} holds no contents", path.display()))
     }
 
-    /// Writes the manifest as JSON.
+    /// Writes the contents as JSON.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -194,35 +194,35 @@ mod tests {
     #[test]
     fn parts_cover_the_file() {
         let dir = tree();
-        let manifest = Manifest::of(dir.path()).unwrap();
-        let Entry::File { size, parts } = &manifest.entries["big"] else {
+        let contents = Contents::of(dir.path()).unwrap();
+        let Entry::File { size, parts } = &contents.entries["big"] else {
             panic!("big is no file");
         };
         assert_eq!((*size, parts.len()), (PART_BYTES + 1, 2));
         assert_eq!(parts[1], hex::encode(Sha256::digest([7])));
-        assert_eq!(manifest.totals(), (2, PART_BYTES + 1));
+        assert_eq!(contents.totals(), (2, PART_BYTES + 1));
     }
 
     #[test]
     fn survives_saving() {
         let dir = tree();
-        let manifest = Manifest::of(dir.path()).unwrap();
+        let contents = Contents::of(dir.path()).unwrap();
         let out = tempfile::NamedTempFile::new().unwrap();
-        manifest.save(out.path()).unwrap();
-        assert_eq!(Manifest::load(out.path()).unwrap(), manifest);
+        contents.save(out.path()).unwrap();
+        assert_eq!(Contents::load(out.path()).unwrap(), contents);
     }
 
     #[test]
     fn listing_shows_what_differs() {
         let dir = tree();
-        let manifest = Manifest::of(dir.path()).unwrap();
-        manifest.check_listing(dir.path()).unwrap();
+        let contents = Contents::of(dir.path()).unwrap();
+        contents.check_listing(dir.path()).unwrap();
         fs::write(dir.path().join("more"), b"x").unwrap();
-        let more = manifest.check_listing(dir.path()).unwrap_err();
+        let more = contents.check_listing(dir.path()).unwrap_err();
         assert!(more.to_string().contains("more"), "{more}");
         fs::remove_file(dir.path().join("more")).unwrap();
         fs::write(dir.path().join("d/empty"), b"x").unwrap();
-        let grown = manifest.check_listing(dir.path()).unwrap_err();
+        let grown = contents.check_listing(dir.path()).unwrap_err();
         assert!(grown.to_string().contains("d/empty"), "{grown}");
     }
 }
