@@ -48,7 +48,7 @@ enum Command {
         dir: PathBuf,
     },
     /// Measure; as root, with neither module loaded.
-    Run(runner::Options),
+    Run(Box<runner::Options>),
     /// Make the table and the plots.
     Report(report::Options),
     /// A daemon; its standard input is the device.
