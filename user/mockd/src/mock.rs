@@ -52,13 +52,6 @@ pub struct Mock {
     verbose: bool,
 }
 
-/// A message, once its file is kept.
-enum Work {
-    Open(Kept),
-    Read(Read),
-    Close(Close),
-}
-
 /// An OPEN whose file is kept.
 struct Kept {
     msg_id: u32,
@@ -191,23 +184,30 @@ impl Mock {
             None if self.verbose => say!("{what}"),
             None => {}
         }
-        let work = match message {
-            Message::Open(open) => Work::Open(self.keep(open, action)?),
-            Message::Read(read) => Work::Read(read),
-            Message::Close(close) => Work::Close(close),
+        let begin = || {
+            if let Some(Action::Delay(ms)) = action {
+                thread::park_timeout(Duration::from_millis(*ms));
+            }
+            die_at(Point::AfterRead, action, &what);
         };
-        if let Some(Action::Delay(ms)) = action {
-            thread::park_timeout(Duration::from_millis(*ms));
-        }
-        die_at(Point::AfterRead, action, &what);
-        match work {
-            Work::Open(kept) => self.open(&kept, action, &what),
-            Work::Read(read) => match opened {
-                Some(opened) => self.read(read, &opened, action, &what),
-                // Another thread has closed it: the READ comes again.
-                None => say!("{what}: not open"),
-            },
-            Work::Close(close) => self.close(close, action),
+        match message {
+            Message::Open(open) => {
+                let kept = self.keep(open, action)?;
+                begin();
+                self.open(&kept, action, &what);
+            }
+            Message::Read(read) => {
+                begin();
+                match opened {
+                    Some(opened) => self.read(read, &opened, action, &what),
+                    // Another thread has closed it: the READ comes again.
+                    None => say!("{what}: not open"),
+                }
+            }
+            Message::Close(close) => {
+                begin();
+                self.close(close, action);
+            }
         }
         Ok(())
     }
@@ -245,28 +245,24 @@ impl Mock {
     }
 
     fn open(&self, kept: &Kept, action: Option<&Action>, what: &str) {
-        let Kept {
-            msg_id,
-            object_id,
-            answer,
-        } = kept;
+        let answer = kept.answer.as_str();
         die_at(Point::BeforeCopen, action, what);
         match action {
             Some(Action::Drop) => {}
             Some(Action::WrongId) => {
-                for wrong in other_ids(*msg_id) {
+                for wrong in other_ids(kept.msg_id) {
                     self.copen(wrong, answer, what);
                 }
             }
             Some(Action::Duplicate) => {
-                self.copen(*msg_id, answer, what);
-                self.copen(*msg_id, answer, what);
+                self.copen(kept.msg_id, answer, what);
+                self.copen(kept.msg_id, answer, what);
             }
-            _ => self.copen(*msg_id, answer, what),
+            _ => self.copen(kept.msg_id, answer, what),
         }
         die_at(Point::AfterCopen, action, what);
         if action == Some(&Action::CloseEarly(Side::After)) {
-            self.files.remove(*object_id);
+            self.files.remove(kept.object_id);
         }
     }
 
