@@ -204,7 +204,7 @@ fn read_all(wanted: &[Wanted], jobs: usize, manners: &Manners) -> Report {
         files: wanted.len(),
         bytes: bytes.into_inner(),
         failed: failed.into_inner(),
-        paused_ms: u64::try_from(manners.paused().as_millis()).unwrap_or(u64::MAX),
+        paused_ms: manners.paused_ms(),
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Manners {
     /// Threads that read.
     reading: AtomicU64,
     /// The pauses so far, of all threads, in milliseconds.
-    paused: AtomicU64,
+    paused_ms: AtomicU64,
     /// The keeper is not asked before.
     ask_from: Mutex<Option<Instant>>,
 }
@@ -56,7 +56,7 @@ impl Manners {
         Manners {
             run_dir: run_dir.to_owned(),
             reading: AtomicU64::new(0),
-            paused: AtomicU64::new(0),
+            paused_ms: AtomicU64::new(0),
             ask_from: Mutex::new(None),
         }
     }
@@ -67,7 +67,7 @@ impl Manners {
         while let Some(pause) = self.others().and_then(|others| wait.pause(others)) {
             thread::sleep(pause);
             let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            self.paused.fetch_add(millis, SeqCst);
+            self.paused_ms.fetch_add(millis, SeqCst);
         }
         self.reading.fetch_add(1, SeqCst);
         let result = part();
@@ -75,9 +75,9 @@ impl Manners {
         result
     }
 
-    /// For how long all threads together have made way for others.
-    pub(super) fn paused(&self) -> Duration {
-        Duration::from_millis(self.paused.load(SeqCst))
+    /// For how many milliseconds all threads together have made way for others.
+    pub(super) fn paused_ms(&self) -> u64 {
+        self.paused_ms.load(SeqCst)
     }
 
     /// How many requests of others are in flight; `None` if nobody says.
@@ -174,7 +174,7 @@ mod tests {
         let manners = Manners::new(root.path());
         assert_eq!(manners.read(|| 7), 7);
         keeper.join().unwrap();
-        assert_eq!(manners.paused(), Duration::from_millis(10 + 20));
+        assert_eq!(manners.paused_ms(), 10 + 20);
         // All were asked for; that there is no keeper now holds up nobody.
         assert_eq!(manners.read(|| 8), 8);
         assert_eq!(manners.others(), None);
