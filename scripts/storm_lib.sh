@@ -4,11 +4,18 @@
 # What scripts/demo and scripts/storm share: how what they run is built, and how
 # it is put into a virtual machine.  To be sourced after lib.sh.
 
+# shown: the standard output, as comments of KTAP if that is asked for.
+shown() { if ((KTAP)); then sed -u 's/^/# /'; else cat; fi; }
+
 # build_for_storm BACKEND [--debug]: sets up and builds all; sets KERNEL, MODULE and
-# BIN, the directory of storm and ondemandd.
+# BIN, the directory of storm and ondemandd.  If these are set, that is taken.
 build_for_storm() {
     local backend=$1
     shift
+    if [[ -n $KERNEL$MODULE$BIN ]]; then
+        [[ -d $KERNEL && -s $MODULE && -x $BIN/storm ]] || die "--kernel, --module and --bin go together"
+        return
+    fi
     "$REPO/scripts/setup" --without-tests
     "$REPO/scripts/kernel/build" "$@"
     KERNEL=$("$REPO/scripts/kernel/build" "$@" --path)
