@@ -113,8 +113,9 @@ const WARM: [Figure; 2] = [
     higher("rand_op_s", "random, op/s"),
 ];
 
-const MANY: [Figure; 4] = [
+const MANY: [Figure; 5] = [
     lower("mount_s", "mounting all"),
+    lower("mount_others_s", "mounting all but the first"),
     lower("unmount_s", "unmounting all"),
     plain("slab_kib", "slab memory a mount, KiB"),
     plain("vmalloc_kib", "vmalloc memory a mount, KiB"),
