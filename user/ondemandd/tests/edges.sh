@@ -20,13 +20,13 @@ RUN=$WORK/run
 # shellcheck source-path=SCRIPTDIR source=ktap.bash
 . "$(dirname "$0")/ktap.bash"
 
-plan 12
+plan 13
 
 gone() { [[ ! -d /proc/$1 || $(sed 's/.*) //' "/proc/$1/stat") == Z* ]]; }
 
 KEEPER='' WORKER=''
 finish() {
-    umount "$WORK/mnt" 2>/dev/null || true
+    umount "$WORK/mnt" "$WORK/loose" 2>/dev/null || true
     [[ -z $KEEPER ]] || kill "$KEEPER" 2>/dev/null || true
     [[ -z $WORKER ]] || kill "$WORKER" 2>/dev/null || true
 }
@@ -174,6 +174,28 @@ rc=0
 grep -q "standard input is not the device" "$WORK/second" || rc=1
 umount "$WORK/mnt"
 result "$rc" "what is no device cannot be taken over"
+
+# A file system that may map a range before its data is written.
+rc=0
+truncate -s 64M "$WORK/loose.img"
+mkfs.ext4 -q "$WORK/loose.img"
+mkdir "$WORK/loose"
+mount -o loop,data=writeback "$WORK/loose.img" "$WORK/loose"
+"$DAEMON" serve --cache "$WORK/loose/cache" --source "$WORK/blobs" --run-dir "$RUN" --fill=buffered \
+    2>"$WORK/second" && rc=1
+grep -q "cannot start a cache" "$WORK/second" || rc=1
+"$DAEMON" serve --cache "$WORK/loose/cache" --source "$WORK/blobs" --run-dir "$RUN" 2>"$WORK/second" &
+KEEPER=$!
+within ready "$KEEPER" || rc=1
+grep -q 'fill=Direct' "$WORK/second" || rc=1
+timeout "$DEADLINE" mount -t erofs none -o fsid=image "$WORK/mnt" || rc=1
+timeout "$DEADLINE" cmp "$WORK/mnt/early" "$WORK/tree/early" || rc=1
+umount "$WORK/mnt"
+kill -TERM "$KEEPER"
+ended "$KEEPER" || rc=1
+KEEPER=''
+((rc == 0)) || cat "$WORK/second"
+result "$rc" "where memory cannot be trusted, data goes to the disk at once, unless that was not asked for"
 
 ((failed == 0)) || last_words
 exit "$failed"

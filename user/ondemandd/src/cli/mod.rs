@@ -171,9 +171,10 @@ pub struct Serve {
     pub batch: Option<NonZeroU32>,
 
     /// How data is stored that the kernel has asked for: on the disk before its reader goes on, or, if it is
-    /// little, in memory, and on the disk a second later [default: direct].
+    /// little, in memory, and on the disk a second later [default: auto].
     ///
-    /// `buffered` needs the module cachefiles_ondemand, and ext4 (not with data=writeback), XFS or Btrfs.
+    /// `buffered` needs the module cachefiles_ondemand, and ext4 (not with data=writeback), XFS or Btrfs; without
+    /// them the daemon does not start. `auto` is `buffered` with them and `direct` without.
     #[arg(long, value_name = "WAY")]
     pub fill: Option<FillWay>,
 
@@ -227,9 +228,12 @@ fn seconds() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// How data is stored.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum FillWay {
+    /// In memory first, where module and file system can; otherwise on the disk, at once.
+    #[default]
+    Auto,
     /// On the disk, at once.
     Direct,
     /// In memory first.

@@ -94,7 +94,7 @@ impl Settings {
             timeout: args.timeout.or(file.timeout).unwrap_or(0),
             fetch: args.fetch.or(file.fetch).unwrap_or(0),
             batch: args.batch.or(file.batch).unwrap_or(NonZeroU32::MIN),
-            fill: args.fill.or(file.fill).unwrap_or(FillWay::Direct),
+            fill: args.fill.or(file.fill).unwrap_or_default(),
             take_over: args.take_over,
             threads: args.threads.or(file.threads).unwrap_or(DEFAULT_THREADS),
             log_format: log_format.or(file.log_format).unwrap_or_default(),

@@ -13,6 +13,7 @@ use anyhow::Context;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use cachefiles_proto::Fill;
+use rustix::io::Errno;
 use tracing::info;
 
 use crate::cli::FillWay;
@@ -20,6 +21,9 @@ use crate::config::settings::Settings;
 use crate::rundir;
 use crate::rundir::RunDir;
 use crate::systemd;
+
+/// What comes of a command.
+type Sent = cachefiles_proto::Result<()>;
 
 /// The device, bound.
 pub(super) struct Obtained {
@@ -73,6 +77,33 @@ fn go_on(settings: &Settings, device: OwnedFd, what: &str) -> anyhow::Result<Obt
         dir,
         had_worker: true,
     })
+}
+
+/// Tells the module how data is to be stored and starts the cache; returns how it will be.
+fn bind_store(fill: FillWay, send: impl Fn(&Command) -> Sent) -> anyhow::Result<Fill> {
+    let cannot = |sent: &Sent| {
+        let errno = sent.as_ref().err().and_then(cachefiles_proto::Error::errno);
+        errno == Some(Errno::OPNOTSUPP)
+    };
+    if fill != FillWay::Direct {
+        let told = send(&Command::Fill(Fill::Buffered));
+        if fill == FillWay::Auto && cannot(&told) {
+            info!("the loaded module cannot store in memory first: direct");
+        } else {
+            told.context(
+                "--fill buffered: the loaded module cannot (the kernel's own cachefiles?)",
+            )?;
+            let bound = send(&Command::BindOnDemand);
+            if fill == FillWay::Buffered || !cannot(&bound) {
+                return bound.map(|()| Fill::Buffered).map_err(Into::into);
+            }
+            // If that was not about the way of filling, it is said again now.
+            send(&Command::Fill(Fill::Direct))?;
+            info!("this file system cannot be trusted with data in memory: direct");
+        }
+    }
+    send(&Command::BindOnDemand)?;
+    Ok(Fill::Direct)
 }
 
 /// Refuses to go on with another cache than the one that the settings name: objects would be culled in the
@@ -132,15 +163,9 @@ fn bind(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
             "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
         )?;
     }
-    if settings.fill == FillWay::Buffered {
-        device
-            .send(&Command::Fill(Fill::Buffered))
-            .context("--fill buffered: the loaded module cannot (the kernel's own cachefiles?)")?;
-    }
-    device
-        .send(&Command::BindOnDemand)
+    let fill = bind_store(settings.fill, |command| device.send(command))
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
-    info!(cache = %dir.display(), sources = %settings.sources, "cache bound");
+    info!(cache = %dir.display(), sources = %settings.sources, ?fill, "cache bound");
     run_dir.write(rundir::CACHE, &path_line(&dir))?;
     systemd::store(device.as_fd());
     Ok(Obtained {
@@ -148,4 +173,86 @@ fn bind(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
         dir,
         had_worker: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// Binds with a module that refuses the commands that `refused` names, with these errors; returns what
+    /// came of it, and what was sent.
+    fn bind_with(
+        fill: FillWay,
+        refused: impl Fn(&str, &[String]) -> Option<Errno>,
+    ) -> (anyhow::Result<Fill>, Vec<String>) {
+        let sent = RefCell::new(Vec::new());
+        let bound = bind_store(fill, |command| {
+            let command = command.to_string();
+            let errno = refused(&command, &sent.borrow());
+            sent.borrow_mut().push(command.clone());
+            errno.map_or(Ok(()), |errno| {
+                Err(cachefiles_proto::Error::Command { command, errno })
+            })
+        });
+        (bound, sent.into_inner())
+    }
+
+    fn old_module(command: &str, _: &[String]) -> Option<Errno> {
+        command.starts_with("fill").then_some(Errno::OPNOTSUPP)
+    }
+
+    /// The file system is for direct fills only.
+    fn small_file_system(command: &str, before: &[String]) -> Option<Errno> {
+        let buffered = before.last().is_some_and(|last| last == "fill buffered");
+        (command == "bind ondemand" && buffered).then_some(Errno::OPNOTSUPP)
+    }
+
+    #[test]
+    fn in_memory_first_where_it_can_be() {
+        let (bound, sent) = bind_with(FillWay::Auto, |_, _| None);
+        assert_eq!(bound.unwrap(), Fill::Buffered);
+        assert_eq!(sent, ["fill buffered", "bind ondemand"]);
+
+        let (bound, sent) = bind_with(FillWay::Auto, old_module);
+        assert_eq!(bound.unwrap(), Fill::Direct);
+        assert_eq!(sent, ["fill buffered", "bind ondemand"]);
+
+        let (bound, sent) = bind_with(FillWay::Auto, small_file_system);
+        assert_eq!(bound.unwrap(), Fill::Direct);
+        let all = [
+            "fill buffered",
+            "bind ondemand",
+            "fill direct",
+            "bind ondemand",
+        ];
+        assert_eq!(sent, all);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_not_given_up_silently() {
+        assert!(bind_with(FillWay::Buffered, old_module).0.is_err());
+        let (bound, sent) = bind_with(FillWay::Buffered, small_file_system);
+        assert!(bound.is_err());
+        assert_eq!(sent, ["fill buffered", "bind ondemand"]);
+        let (bound, sent) = bind_with(FillWay::Direct, |_, _| None);
+        assert_eq!(bound.unwrap(), Fill::Direct);
+        assert_eq!(sent, ["bind ondemand"]);
+    }
+
+    #[test]
+    fn other_errors_end_it() {
+        for fill in [FillWay::Auto, FillWay::Buffered, FillWay::Direct] {
+            let in_use =
+                |command: &str, _: &[String]| (command == "bind ondemand").then_some(Errno::BUSY);
+            let (bound, sent) = bind_with(fill, in_use);
+            let error = format!("{:#}", bound.unwrap_err());
+            assert!(error.contains("bind ondemand"), "{error}");
+            assert_eq!(sent.iter().filter(|it| it.starts_with("bind")).count(), 1);
+        }
+        let never =
+            |command: &str, _: &[String]| (command == "bind ondemand").then_some(Errno::OPNOTSUPP);
+        assert!(bind_with(FillWay::Auto, never).0.is_err());
+    }
 }
