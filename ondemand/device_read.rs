@@ -72,7 +72,8 @@ impl Engine {
     }
 
     fn deliver_one(&self, buffer: Buffer) -> Result<usize> {
-        loop {
+        // As every other `read` of a daemon that reads until there is nothing.
+        while self.readable() {
             let delivery = match self.run(|table, fx| table.select(buffer.len, fx)) {
                 Selected::Nothing => return Ok(0),
                 Selected::TooSmall => return Err(Errno::EMSGSIZE.into()),
@@ -97,6 +98,7 @@ impl Engine {
                 }
             }
         }
+        Ok(0)
     }
 
     fn deliver_plain(

@@ -165,7 +165,11 @@ impl Engine {
             }
             match effects.take_more() {
                 Some(more) => self.table.lock().resume(more, &mut effects),
-                None => return result,
+                None => {
+                    // All were taken out: there is nothing to look through for what to drop.
+                    core::mem::forget(effects);
+                    return result;
+                }
             }
         }
     }

@@ -211,7 +211,8 @@ impl<E: Env> Effects<E> {
     /// No effects.
     pub fn new() -> Self {
         Effects {
-            list: [const { None }; 16],
+            // Sixteen marks, where a constant would be copied whole.
+            list: core::array::from_fn(|_| None),
             len: 0,
             more: None,
         }
