@@ -19,6 +19,7 @@
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   KILLS=N     make storm: how often the daemon is killed (500)
 #   QUICK=1     make bench: three pairs and small sizes, about five minutes
+#   COUNT=1     make bench: with a clock that counts instructions, see scripts/bench
 #   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench; make profile: but FILL
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
@@ -109,7 +110,7 @@ storm: ## KILLS=500: kill the daemon so often while eight images are read; a plo
 bench: ## measure it beside the kernel's own cachefiles; QUICK=1: in five minutes
 	@scripts/bench $(if $(filter-out 0,$(QUICK)),--quick) $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") \
 		$(if $(PAIRS),--pairs "$(PAIRS)") $(if $(filter-out undefined,$(origin MODES)),--modes "$(MODES)") \
-		$(if $(FILL),--fill "$(FILL)")
+		$(if $(FILL),--fill "$(FILL)") $(if $(filter-out 0,$(COUNT)),--count)
 profile: ## where its instructions go, beside the kernel's own cachefiles; SCENARIOS= MODES= PAIRS=
 	@scripts/profile $(if $(SCENARIOS),--scenarios "$(SCENARIOS)") $(if $(PAIRS),--pairs $(PAIRS)) \
 	    $(if $(MODES),--modes "$(MODES)")
