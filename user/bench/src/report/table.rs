@@ -90,7 +90,9 @@ pub(super) fn markdown(results: &Results, rows: &[Row]) -> String {
             from_to(row.ratio),
             from_to(row.control),
             row.c
-                .map_or_else(|| "–".to_owned(), |c| percent(c.spread())),
+                .map(|c| c.spread())
+                .filter(|spread| spread.is_finite())
+                .map_or_else(|| "–".to_owned(), percent),
             cell(row.c_of_limit),
             cell(row.ours_of_limit),
             remark(row),
