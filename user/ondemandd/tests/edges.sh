@@ -177,6 +177,10 @@ result "$rc" "what is no device cannot be taken over"
 
 # A file system that may map a range before its data is written.
 rc=0
+kill -TERM "$KEEPER"
+ended "$KEEPER" || rc=1
+KEEPER=''
+within is_free || rc=1
 truncate -s 64M "$WORK/loose.img"
 mkfs.ext4 -q "$WORK/loose.img"
 mkdir "$WORK/loose"
