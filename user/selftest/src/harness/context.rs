@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
+use cachefiles_proto::Fill;
 
 use super::daemon::Daemon;
 use super::image::Image;
@@ -82,6 +83,14 @@ impl Context {
             })?;
         }
         Ok(device)
+    }
+
+    /// Whether the mode that all tests run in is to store small fills in memory first: then the
+    /// daemon's memory need not be aligned.
+    #[must_use]
+    pub fn fills_in_memory(&self) -> bool {
+        let buffered = Command::Fill(Fill::Buffered).to_string();
+        self.settings.setup.contains(&buffered)
     }
 
     /// An empty directory on the real file system.

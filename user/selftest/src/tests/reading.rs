@@ -160,7 +160,12 @@ fn unaligned_write(t: &Context) -> Result<()> {
         &errors,
     )?;
     expect_errno("odd length", write(&data[..4095], read.off), &errors)?;
-    expect_errno("odd address", write(&data[1..4097], read.off), &errors)?;
+    let odd = write(&data[1..4097], read.off);
+    if t.fills_in_memory() {
+        ensure!(odd == Ok(4096), "odd address: {odd:?}");
+    } else {
+        expect_errno("odd address", odd, &errors)?;
+    }
     let page = raw::ForbiddenPage::new()?;
     let sought = rustix::fs::seek(&object.file, SeekFrom::Start(0));
     if sought.is_ok() {
