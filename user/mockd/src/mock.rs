@@ -173,19 +173,19 @@ impl Mock {
         let action = self.rules.choose(on, Some(&name));
         let what = format!("{kind} {} of {name}, object {object_id}", message.msg_id());
         match action {
-            Some(Action::Delay(ms)) => say!("{what}: delay {ms}"),
             Some(action) if action.beside() => {
                 say!("{what}: {action:?}");
                 self.beside(action, &what);
             }
-            // Death says so itself, at its point.
-            Some(Action::Die(_)) => {}
+            // They say so themselves, at their points.
+            Some(Action::Die(_) | Action::Delay(_)) => {}
             Some(action) => say!("{what}: {action:?}"),
             None if self.verbose => say!("{what}"),
             None => {}
         }
         let begin = || {
             if let Some(Action::Delay(ms)) = action {
+                say!("{what}: delay {ms}");
                 thread::park_timeout(Duration::from_millis(*ms));
             }
             die_at(Point::AfterRead, action, &what);
