@@ -211,8 +211,7 @@ impl<E: Env> Effects<E> {
     /// No effects.
     pub fn new() -> Self {
         Effects {
-            // Sixteen marks, where a constant would be copied whole.
-            list: core::array::from_fn(|_| None),
+            list: [const { None }; 16],
             len: 0,
             more: None,
         }
