@@ -203,8 +203,8 @@ mod tests {
         command.starts_with("fill").then_some(Errno::OPNOTSUPP)
     }
 
-    /// The file system is for direct fills only.
-    fn small_file_system(command: &str, before: &[String]) -> Option<Errno> {
+    /// The file system may map a range before its data is written: `fill buffered` is refused at bind.
+    fn loose_file_system(command: &str, before: &[String]) -> Option<Errno> {
         let buffered = before.last().is_some_and(|last| last == "fill buffered");
         (command == "bind ondemand" && buffered).then_some(Errno::OPNOTSUPP)
     }
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(bound.unwrap(), Fill::Direct);
         assert_eq!(sent, ["fill buffered", "bind ondemand"]);
 
-        let (bound, sent) = bind_with(FillWay::Auto, small_file_system);
+        let (bound, sent) = bind_with(FillWay::Auto, loose_file_system);
         assert_eq!(bound.unwrap(), Fill::Direct);
         let all = [
             "fill buffered",
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn what_was_asked_for_is_not_given_up_silently() {
         assert!(bind_with(FillWay::Buffered, old_module).0.is_err());
-        let (bound, sent) = bind_with(FillWay::Buffered, small_file_system);
+        let (bound, sent) = bind_with(FillWay::Buffered, loose_file_system);
         assert!(bound.is_err());
         assert_eq!(sent, ["fill buffered", "bind ondemand"]);
         let (bound, sent) = bind_with(FillWay::Direct, |_, _| None);
