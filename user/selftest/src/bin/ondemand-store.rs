@@ -18,6 +18,7 @@ use ondemand_selftest::harness::Images;
 use ondemand_selftest::store::cut;
 use ondemand_selftest::store::exchange;
 use ondemand_selftest::store::listing::Listing;
+use ondemand_selftest::store::slice::Slice;
 use ondemand_selftest::store::visit;
 
 /// What is in a store after another module, or after a power cut; prints KTAP.
@@ -49,6 +50,9 @@ enum Action {
         /// cachefiles_ondemand.ko
         #[arg(long)]
         rust: PathBuf,
+        /// Of the keys only each Nth, from the Ith
+        #[arg(long, value_name = "I/N", default_value_t = Slice::WHOLE)]
+        slice: Slice,
     },
     /// One boot of several: check the store, fill it, have the power cut
     PowerCut {
@@ -110,7 +114,9 @@ fn run(options: Options) -> Result<ExitCode> {
     let dir = disk.join(format!("store.{}", std::process::id()));
     let context = Context::new(settings, dir)?;
     match options.action {
-        Action::Exchange { c, rust } => exchange::run(&context, &exchange::Modules { c, rust }),
+        Action::Exchange { c, rust, slice } => {
+            exchange::run(&context, &exchange::Modules { c, rust }, slice)
+        }
         Action::PowerCut {
             boot,
             boots,

@@ -18,6 +18,7 @@ use super::listing::Listing;
 use super::modules::Module;
 use super::report::comment;
 use super::report::Report;
+use super::slice::Slice;
 use super::visit;
 use super::visit::KeyedRead;
 use crate::harness::Context;
@@ -39,8 +40,9 @@ const SHOWN: usize = 20;
 
 /// What fills a store: keys of every kind, volumes of every kind, and images of which only some is
 /// read.
-fn first_items() -> Vec<Item> {
+fn first_items(slice: Slice) -> Vec<Item> {
     let mut items = keys::items();
+    slice.keep(&mut items);
     // Volumes: no domain, short and long ones, one of odd bytes.
     let solo = |len: usize| vec![b'v'; len];
     for len in [1, 2, 100, 200, 246] {
@@ -80,8 +82,8 @@ fn some_items() -> Vec<Item> {
 }
 
 /// The same items, each from end to end, the replaced one with its new size.
-fn whole_items() -> Vec<Item> {
-    first_items()
+fn whole_items(slice: Slice) -> Vec<Item> {
+    first_items(slice)
         .into_iter()
         .map(|item| {
             let image = if item.key == REPLACED {
@@ -94,39 +96,42 @@ fn whole_items() -> Vec<Item> {
         .collect()
 }
 
-/// Fills a store under each module and lets the other serve it; prints KTAP.
+/// Fills a store under each module and lets the other serve it; prints KTAP. Of the keys of every
+/// length only those of `slice` are tried; volumes and images, which are few, always are.
 ///
 /// # Errors
 ///
 /// A store's directory cannot be made.
-pub fn run(t: &Context, modules: &Modules) -> Result<ExitCode> {
+pub fn run(t: &Context, modules: &Modules, slice: Slice) -> Result<ExitCode> {
+    let items = first_items(slice);
+    let whole = whole_items(slice);
     let mut report = Report::new(8);
     let sides = [("c", &modules.c), ("rust", &modules.rust)];
     let stores = [t.new_dir()?, t.new_dir()?];
     for ((name, module), store) in sides.iter().zip(&stores) {
         report.step(&format!("exchange_{name}_fills"), || {
-            let reads = under(t, module, || visit::visit(t, store, &first_items()))?;
-            comment(format!(
-                "{} objects, {} READs",
-                first_items().len(),
-                reads.len()
-            ));
+            let reads = under(t, module, || visit::visit(t, store, &items))?;
+            comment(format!("{} objects, {} READs", items.len(), reads.len()));
             Ok(())
         });
     }
     report.step("exchange_filled_alike", || alike(&stores));
     report.step("exchange_names", || {
-        stores.iter().try_for_each(|store| only_known_names(store))
+        stores
+            .iter()
+            .try_for_each(|store| only_known_names(store, &items))
     });
     // Each store goes to the other module.
     for (from, to) in [(0, 1), (1, 0)] {
         let name = format!("exchange_{}_to_{}", sides[from].0, sides[to].0);
-        report.step(&name, || served(t, sides[to].1, &stores[from]));
+        report.step(&name, || {
+            served(t, sides[to].1, &stores[from], &items, &whole)
+        });
     }
     report.step("exchange_served_alike", || alike(&stores));
     report.step("exchange_complete", || {
         for ((name, module), store) in sides.iter().zip(&stores) {
-            let reads = under(t, module, || visit::visit(t, store, &whole_items()))?;
+            let reads = under(t, module, || visit::visit(t, store, &whole))?;
             ensure!(reads.is_empty(), "{name} asks again: {}", show(&reads));
         }
         Ok(())
@@ -171,10 +176,10 @@ fn alike(stores: &[PathBuf; 2]) -> Result<()> {
 
 /// Whether each file is where a daemon would compute it to be, with its attribute, and no other is
 /// there.
-fn only_known_names(store: &Path) -> Result<()> {
+fn only_known_names(store: &Path, items: &[Item]) -> Result<()> {
     let listing = Listing::of(store)?;
     let mut known = Vec::new();
-    for item in first_items() {
+    for item in items {
         for (key, _) in item.objects() {
             let path = item.path(&key)?;
             let entry = listing
@@ -195,10 +200,10 @@ fn only_known_names(store: &Path) -> Result<()> {
 }
 
 /// Reads all of every image of a store under a module: what is stored is not asked for.
-fn served(t: &Context, module: &Path, store: &Path) -> Result<()> {
+/// `first`: what has filled it; `items`: the same from end to end.
+fn served(t: &Context, module: &Path, store: &Path, first: &[Item], items: &[Item]) -> Result<()> {
     let before = Listing::of(store)?;
-    let items = whole_items();
-    let reads = under(t, module, || visit::visit(t, store, &items))?;
+    let reads = under(t, module, || visit::visit(t, store, items))?;
     let mut wrong = Vec::new();
     let mut asked = 0;
     for read @ (key, off, len) in &reads {
@@ -219,7 +224,7 @@ fn served(t: &Context, module: &Path, store: &Path) -> Result<()> {
         show(&wrong)
     );
     // Of an image that was read from end to end before, nothing is asked at all.
-    for item in first_items() {
+    for item in first {
         if item.is_whole() && item.key != REPLACED {
             let again = reads.iter().filter(|(key, ..)| *key == item.key).count();
             ensure!(again == 0, "{again} READs of {}", item.key.escape_ascii());
@@ -258,7 +263,7 @@ mod items {
     #[test]
     fn keys_are_unique_and_have_names() -> Result<()> {
         let mut seen = Vec::new();
-        for item in first_items() {
+        for item in first_items(Slice::WHOLE) {
             for (key, _) in item.objects() {
                 item.path(&key)?;
                 seen.push(key);

@@ -13,4 +13,5 @@ pub mod keys;
 pub mod listing;
 pub mod modules;
 pub mod report;
+pub mod slice;
 pub mod visit;
