@@ -179,6 +179,10 @@ fn main() -> Result<ExitCode> {
     let states: usize = results.iter().map(|(_, outcome)| outcome.states).sum();
     let steps: u64 = results.iter().map(|(_, outcome)| outcome.steps).sum();
     println!(
+        "events: scopes={} situations={states} steps={steps}",
+        results.len()
+    );
+    println!(
         "{} scopes, {states} situations, {steps} steps, {failed} failed, {:.0} s",
         results.len(),
         start.elapsed().as_secs_f64()

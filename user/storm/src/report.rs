@@ -39,8 +39,20 @@ fn cell(value: &Value) -> String {
     }
 }
 
+/// What `scripts/testing` adds up over runs: events that were counted, in one line.
+fn events(result: &Value) -> String {
+    let mut line = "events:".to_owned();
+    for name in ["kills", "early_kills", "keeper_kills", "files", "bytes"] {
+        if let Some(count) = result[name].as_u64() {
+            line += &format!(" {name}={count}");
+        }
+    }
+    line
+}
+
 /// Prints what a storm came to, its errors first; true when there are none.
 pub(crate) fn print(result: &Value, errors: &[String]) -> bool {
+    println!("{}", events(result));
     for error in errors.iter().take(20) {
         println!("error: {error}");
     }
@@ -132,6 +144,12 @@ mod tests {
         ] {
             assert_eq!(grouped(n), text);
         }
+    }
+
+    #[test]
+    fn events_are_those_that_were_counted() {
+        let result = serde_json::json!({"kills": 50, "bytes": 7, "errors": []});
+        assert_eq!(events(&result), "events: kills=50 bytes=7");
     }
 
     #[test]
