@@ -15,7 +15,8 @@
 #               install puts man pages and the like (/usr/local), daemon (PREFIX/sbin), unit
 #               (PREFIX/lib/systemd/system), its configuration (/etc/ondemandd), snippet
 #               (/lib/modprobe.d), module (DESTDIR)
-#   TESTS="..."   names for make test, test-debug and test-c (default: all)
+#   TESTS="..."   names for make test, test-debug and test-c (default: all; scripts/test --help)
+#   HOURS=N     make soak: how long (1); SEED=N: all other seeds are drawn from it
 #   FUZZ_TIME   seconds for each target of make fuzz (default: 60)
 #   KILLS=N     make storm: how often the daemon is killed (500)
 #   QUICK=1     make bench: three pairs and small sizes, about five minutes
@@ -123,14 +124,21 @@ boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the da
 shell: module ## a shell in the test machine (this machine's files, the module loaded)
 	@scripts/vm/run --interactive --timeout 86400 -- bash -i
 
-.PHONY: test test-debug test-c
-test: ## everything: host tests, lints, checks, selftests in a virtual machine
-	@scripts/test $(TESTS)
-test-debug: ## the selftests on the debug kernel
-	@scripts/test --debug $(TESTS)
+# What runs the tests is Python, which a bare machine may lack.
+PYTHON_IS_THERE = command -v python3 >/dev/null || scripts/setup
 
+.PHONY: test test-debug test-c soak soak-state
+test: ## what each change is tested with: host tests, lints, checks, all selftests, the demo, the daemon
+	@$(PYTHON_IS_THERE) && scripts/test $(TESTS)
+test-debug: ## selftests and a kill storm on the debug kernel (KASAN, lockdep, kmemleak), the fuzzers
+	@$(PYTHON_IS_THERE) && scripts/test --debug $(TESTS)
 test-c: ## the selftests against the kernel's own cachefiles, for comparison
-	@scripts/test --backend c $(TESTS)
+	@$(PYTHON_IS_THERE) && scripts/test --backend c $(TESTS)
+
+soak: ## HOURS=1: everything whole, what has run least recently first, failures first of all
+	@$(PYTHON_IS_THERE) && scripts/soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))
+soak-state: ## when each part last ran whole, on which commit, what was counted, what has failed
+	@scripts/soak --state
 
 .PHONY: fuzz
 fuzz: ## fuzz the pure files, FUZZ_TIME seconds a target

@@ -38,17 +38,26 @@ KERNEL_MAKE=(make "LLVM=-$LLVM_VERSION" RUSTC=/usr/bin/rustc HOSTRUSTC=/usr/bin/
     RUSTDOC=/usr/bin/rustdoc RUSTFMT=/usr/bin/rustfmt
     CLIPPY_DRIVER=/usr/bin/clippy-driver BINDGEN="$BINDGEN")
 
-# What build_programs makes.
+# What build_programs makes, and what scripts/test builds for host and guests (user/Cargo.toml
+# says what the profile is for).
 PROGRAM_TARGET=$(uname -m)-unknown-linux-gnu
-PROGRAMS=${CARGO_TARGET_DIR:-$REPO/user/target}/$PROGRAM_TARGET/release
-
-# build_programs PACKAGE...: the release programs of these packages of user/, in $PROGRAMS.
+CARGO_OUTPUT=${CARGO_TARGET_DIR:-$REPO/user/target}
+PROGRAMS=$CARGO_OUTPUT/$PROGRAM_TARGET/release
+CHECKED_PROFILE=checked
+CHECKED_PROGRAMS=$CARGO_OUTPUT/$PROGRAM_TARGET/$CHECKED_PROFILE
 # Linked statically: the dynamic linker is most of what a program's start costs, and a
 # worker's start is what its readers wait for (scripts/programs says how much).
+PROGRAM_FLAGS="target.$PROGRAM_TARGET.rustflags=['-Ctarget-feature=+crt-static']"
+
+# build_programs PACKAGE...: the release programs of these packages of user/, in $PROGRAMS.
 build_programs() {
     cargo build --release --locked --manifest-path "$REPO/user/Cargo.toml" --target "$PROGRAM_TARGET" \
-        --config "target.$PROGRAM_TARGET.rustflags=['-Ctarget-feature=+crt-static']" "${@/#/--package=}"
+        --config "$PROGRAM_FLAGS" "${@/#/--package=}"
 }
+
+# part_of PATH: where PATH is made, to be renamed when it is complete: beside it, or where a run of
+# scripts/test removes what it has not finished (scripts/testing/janitor.py).  One file system.
+part_of() { printf '%s' "${ONDEMAND_SCRATCH:-${1%/*}}/${1##*/}.part"; }
 
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }

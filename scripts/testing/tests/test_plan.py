@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What a command line and a commit stand for, and the closing lines."""
+
+import unittest
+
+from testing import closing, plan
+from testing.outcome import FAILED, KNOWN, PASSED, SKIPPED, UNSTABLE, Outcome, Result
+from testing.parts import PARTS, SLICED, SOAK, TEST
+
+
+def tags(entries):
+    return [entry.tag for entry in entries]
+
+
+class Words(unittest.TestCase):
+    def test_a_part_a_slice_and_selftests(self):
+        self.assertEqual(tags(plan.of_words(["exchange/2", "boot"])), ["exchange/2", "boot"])
+        self.assertEqual(tags(plan.of_words(["power-cut"])), ["power-cut/1", "power-cut/2"])
+        self.assertEqual(tags(plan.of_words(["d05", "read_"])), ["selftests:d05,read_"])
+        self.assertEqual(tags(plan.of_words(["d05"], "selftests-debug")), ["selftests-debug:d05"])
+        self.assertEqual(tags(plan.of_words(["selftests-debug:d05,d06"])), ["selftests-debug:d05,d06"])
+        self.assertEqual(tags(plan.of_words(["smack_", "d05"])), ["selftests:d05", "selftests-smack:smack_"])
+        self.assertEqual(tags(plan.of_words(["boot", "boot"])), ["boot"])
+
+    def test_what_stands_for_nothing_says_so(self):
+        for word in ["nothing/1", "nothing:x", "exchange/0", "exchange/5", "exchange/x", "boot:x", "selftests:"]:
+            with self.assertRaises(plan.Unknown, msg=word):
+                plan.of_words([word])
+
+
+class Commits(unittest.TestCase):
+    def test_each_runs_all_of_make_test(self):
+        for number in (0, 1, 277):
+            entries = plan.of_commit(number)
+            for part in PARTS:
+                mine = [entry.index for entry in entries if entry.part is part]
+                if part.tier == TEST:
+                    self.assertEqual(mine, list(range(part.slices)))
+                else:
+                    self.assertEqual(len(mine), 1 if part.tier == SLICED else 0)
+
+    def test_after_as_many_commits_as_the_largest_has_slices_all_was_run(self):
+        most = max(part.slices for part in PARTS if part.tier == SLICED)
+        ran = {entry for number in range(277, 277 + most) for entry in plan.of_commit(number)}
+        for entry in plan.whole(part for part in PARTS if part.tier != SOAK):
+            self.assertIn(entry, ran)
+
+
+class Closing(unittest.TestCase):
+    def lines(self, failures, statuses=(PASSED,), unfinished=()):
+        outcomes = [Outcome([Result("x", status) for status in statuses])]
+        return closing.closing(outcomes, failures, "9m00s", "/logs", unfinished)
+
+    def test_a_failure_has_its_reason_and_what_repeats_it(self):
+        again = closing.repeat_command("selftests-debug", "selftests-debug/3", 277, "d05_x")
+        lines = self.lines([(FAILED, "d05_x", "wrong byte", again)], (PASSED, FAILED))
+        self.assertEqual(lines[0], "failed: d05_x: wrong byte")
+        self.assertEqual(lines[1], "    again: scripts/test --seed 277 selftests-debug:d05_x")
+        self.assertEqual(lines[-1], "1 passed, 1 failed, 0 skipped")
+        self.assertEqual(closing.repeat_command("boot", "boot", 1), "scripts/test --seed 1 boot")
+
+    def test_many_failures_fit_and_all_are_named(self):
+        entries = [(FAILED, f"t{n}", "why", "again") for n in range(30)]
+        lines = self.lines(entries, [FAILED] * 30 + [UNSTABLE, KNOWN], ("a", "b"))
+        self.assertLessEqual(len(lines), closing.LINES)
+        self.assertTrue(any(line.startswith("and ") and "t29" in line for line in lines))
+        self.assertEqual(lines[-1], "1 passed, 32 failed, 0 skipped")
+
+    def test_failures_come_before_what_is_unstable(self):
+        entries = [(UNSTABLE, "shy", "late", "x"), (FAILED, "bad", "why", "y")]
+        lines = self.lines(entries, (FAILED, UNSTABLE))
+        self.assertTrue(lines[0].startswith("failed: bad"))
+        self.assertIn("unstable, passed when repeated alone: shy", lines)
+
+    def test_what_fits_exactly_is_not_cut(self):
+        entries = [(FAILED, f"t{n}", "why", "again") for n in range(9)]
+        lines = self.lines(entries, [FAILED] * 9)
+        self.assertEqual(len(lines), closing.LINES)
+        self.assertFalse(any(line.startswith("and ") for line in lines))
+
+    def test_all_good_is_two_lines(self):
+        self.assertEqual(self.lines([], (PASSED, SKIPPED)), ["took 9m00s; logs in /logs", "1 passed, 0 failed, 1 skipped"])
