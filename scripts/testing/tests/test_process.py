@@ -75,7 +75,7 @@ class Speed(unittest.TestCase):
             return slowness(work=lambda: None, clock=lambda: next(times))
 
         self.assertEqual(measured(0.001), 1.0)
-        self.assertAlmostEqual(measured(0.15), 3.0)
+        self.assertAlmostEqual(measured(0.12), 3.0)
         self.assertEqual(measured(100), LARGEST)
 
     def test_a_deadline_is_extended_if_the_machine_is_slower_at_its_end(self):
