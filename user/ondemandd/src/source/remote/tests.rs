@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use ondemand_deadline::overdue;
+use ondemand_deadline::percent_now;
 use tokio::runtime::Runtime;
 
 use super::*;
