@@ -226,7 +226,10 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(20);
+    /// The deadline of what happens at once, on this machine.
+    fn soon() -> Duration {
+        ondemand_deadline::scaled(Duration::from_secs(20))
+    }
 
     fn ahead(start: u64) -> Job {
         Job::Ahead(Ahead {
@@ -270,20 +273,20 @@ mod tests {
             queue.push(ahead(1));
             let mut take = move |_: Job| {
                 tell.send(()).unwrap();
-                may_go.recv_timeout(SOON).unwrap();
+                may_go.recv_timeout(soon()).unwrap();
             };
             let queue = &queue;
             scope.spawn(move || {
                 queue.serve(&mut take);
                 queue.serve(&mut take);
             });
-            told.recv_timeout(SOON).unwrap();
+            told.recv_timeout(soon()).unwrap();
             assert_eq!(queue.lock().busy, 1);
             assert_eq!(starts(queue), [1]);
             let next = queue.lock().next(2, Instant::now());
             assert!(matches!(next, Next::Nothing));
             go.send(()).unwrap();
-            told.recv_timeout(SOON).unwrap();
+            told.recv_timeout(soon()).unwrap();
             go.send(()).unwrap();
         });
         assert_eq!(queue.lock().busy, 0);

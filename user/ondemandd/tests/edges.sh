@@ -131,8 +131,6 @@ umount "$WORK/mnt"
 kill -TERM "$WORKER"
 rc=0; within gone "$WORKER" || rc=1
 WORKER=''
-# Its threads may end after it.
-is_free() { (: 8<>/dev/cachefiles) 2>/dev/null; }
 within is_free || rc=1
 serve || rc=1
 result "$rc" "and a new keeper can start when it has ended"

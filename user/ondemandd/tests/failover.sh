@@ -107,8 +107,7 @@ KEEPER=''
 [[ ! -e $RUN/keeper.pid && ! -e $RUN/worker.pid && -s $RUN/stats.json ]] || rc=1
 result "$rc" "SIGTERM ends both, and the pids are gone"
 
-rc=0; exec 9<>/dev/cachefiles || rc=1
-exec 9>&-
+rc=0; within is_free || rc=1
 result "$rc" "the device is free again"
 
 ((failed == 0)) || last_words

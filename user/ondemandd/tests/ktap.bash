@@ -4,9 +4,11 @@
 # What the tests beside this file share.  To be sourced, after DAEMON, WORK and RUN
 # are set; needs root, the device and mkfs.erofs, or ends the test with exit 4 = skip.
 
-# Seconds that one thing may take.  Nothing that passes takes as long, on an emulated machine that shares
-# its processors either.
-DEADLINE=60
+# shellcheck source-path=SCRIPTDIR source=../../../scripts/deadline.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../../../scripts/deadline.sh"
+# Seconds that one thing may take.  Nothing that passes takes as long, on a machine like this one that is
+# not busy; who waits with `within` has more on one that is.
+DEADLINE=$(seconds 60)
 
 # A command that fails where none should ends the test; what it was is said.
 set -E
@@ -29,18 +31,15 @@ result() {
     if (($1 == 0)); then echo "ok $number $2"; else echo "not ok $number $2"; failed=1; fi
 }
 # within CONDITION...: waits until the command succeeds; fails at the deadline.
-within() {
-    local end=$((SECONDS + DEADLINE))
-    until "$@" 2>/dev/null; do
-        ((SECONDS < end)) || return 1
-        sleep 0.05
-    done
-}
+within() { within_seconds "$DEADLINE" "$@"; }
 # ended PID: waits for a child of ours; its status, and fails at the deadline.
 ended() {
-    timeout "$DEADLINE" tail --pid="$1" -f /dev/null || return 1
+    within is_gone "$1" || return 1
     wait "$1"
 }
+is_gone() { [[ ! -d /proc/$1 ]]; }
+# is_free: the device can be opened.  The threads of who had it may end after its process.
+is_free() { (: 8<>/dev/cachefiles) 2>/dev/null; }
 # replaced PID: another worker serves.  There is no file from the end of the one, which the keeper sees
 # a while after the kill, until its successor is ready.
 replaced() {

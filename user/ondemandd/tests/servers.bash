@@ -27,7 +27,12 @@ CONF
 }
 nginx_start() { "$NGINX" -c "$WORK/nginx.conf" -e "$WORK/nginx.log" 2>>"$WORK/nginx.out"; }
 # All of nginx, at once: what it was sending is cut short.
-nginx_stop() { pkill -KILL -f "$WORK/nginx.conf|nginx: worker process" || true; }
+nginx_stop() {
+    pkill -KILL -f "$WORK/nginx.conf|nginx: worker process" || true
+    # A signal is not an end: who starts the next one finds the port in use.
+    within nginx_gone || true
+}
+nginx_gone() { ! pgrep -f "$WORK/nginx.conf|nginx: worker process" >/dev/null; }
 
 # The S3 server is at 127.0.0.1:5000.
 s3_start() {

@@ -28,7 +28,10 @@ use rustix::net::RecvFlags;
 use rustix::process::Pid;
 use rustix::process::Signal;
 
-const SOON: Duration = Duration::from_secs(30);
+/// The deadline of what happens at once, on this machine.
+fn soon() -> Duration {
+    ondemand_deadline::scaled(Duration::from_secs(30))
+}
 
 /// A misc device that is nearly everywhere. It reports an error to whoever waits for it, so that the thread
 /// that culls ends at once.
@@ -49,7 +52,7 @@ impl Manager {
         // Where a link to the program can be.
         let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let socket = UnixDatagram::bind(root.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.set_read_timeout(Some(soon())).unwrap();
         Manager { socket, root }
     }
 
@@ -169,7 +172,7 @@ fn a_kept_device_is_gone_on_with_and_stays_kept() {
     let manager = Manager::new();
     let mut keeper = manager.start(DEVICE, &[("WATCHDOG_USEC", "200000")]);
     manager.wait_for("WATCHDOG=1");
-    manager.replace_worker("exec sleep 60");
+    manager.replace_worker("exec sleep 3600");
     let lines = manager.wait_for("READY=1");
     assert!(!lines.iter().any(|line| line.starts_with("FDSTORE")));
     let log = manager.log();

@@ -135,8 +135,7 @@ timeout "$DEADLINE" systemctl stop "$UNIT" || rc=1
 [[ $(show ActiveState) == inactive && $(show NFileDescriptorStore) == 0 ]] || rc=1
 result "$rc" "a stop lets the device go"
 
-rc=0; exec 9<>/dev/cachefiles || rc=1
-exec 9>&-
+rc=0; within is_free || rc=1
 result "$rc" "and it is free again"
 
 ((failed == 0)) || last_words

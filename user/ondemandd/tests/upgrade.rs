@@ -18,8 +18,9 @@ use std::process::Output;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
-use std::time::Instant;
 
+use ondemand_deadline::scaled;
+use ondemand_deadline::Deadline;
 use ondemandd::control::client;
 use ondemandd::keeper::RESUMES;
 use ondemandd::report::Report;
@@ -111,9 +112,13 @@ impl Keeper {
     }
 
     fn wait_for(&self, what: &str, condition: impl Fn() -> bool) {
-        let end = Instant::now() + SOON;
-        while !condition() {
-            assert!(Instant::now() < end, "{what}: {}", self.log());
+        let mut deadline = Deadline::after(SOON);
+        loop {
+            let passed = deadline.passed();
+            if condition() {
+                return;
+            }
+            assert!(!passed, "{what}: not within {deadline}: {}", self.log());
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -123,7 +128,7 @@ impl Keeper {
     }
 
     fn ask(&self) -> Option<Report> {
-        client::stats(&self.path("run"), SOON).unwrap()
+        client::stats(&self.path("run"), scaled(SOON)).unwrap()
     }
 
     fn report(&self) -> Report {
@@ -274,7 +279,8 @@ fn a_program_that_cannot_serve_leaves_all_as_it_was() {
     keeper.wait_for("the successor's end", || !process.exists());
     // One that ends when it is prepared. The keeper sleeps meanwhile, so that it hears of both at once.
     let said = format!(
-        "{read}; kill -STOP $PPID; (sleep 1; kill -CONT $PPID) >/dev/null 2>&1 &\n\
+        "{read}; kill -STOP $PPID\n\
+         (until grep -q zombie /proc/$$/status; do sleep 0.05; done; kill -CONT $PPID) >/dev/null 2>&1 &\n\
          printf 'ONDD\\000\\001\\002\\{RESUMES:03o}' >&0; exit 3"
     );
     let fleeting = keeper.write_script("fleeting", RESUMES, &said);

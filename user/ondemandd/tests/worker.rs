@@ -17,7 +17,10 @@ use ondemandd::handover::HandoverError;
 use ondemandd::handover::Word;
 use ondemandd::keeper::RESUMES;
 
-const SOON: Duration = Duration::from_secs(20);
+/// The deadline of what happens at once, on this machine.
+fn soon() -> Duration {
+    ondemand_deadline::scaled(Duration::from_secs(20))
+}
 
 fn start(source: &str) -> (Child, Channel) {
     let (ours, theirs) = Channel::pair().unwrap();
@@ -32,7 +35,7 @@ fn start(source: &str) -> (Child, Channel) {
 
 /// Waits for a worker that gives up: the socket ends without a word.
 fn end_of(child: Child, channel: &Channel) -> Output {
-    let said = channel.receive_word(SOON);
+    let said = channel.receive_word(soon());
     assert!(
         matches!(said, Err(HandoverError::Closed | HandoverError::Receive(_))),
         "{said:?}"
@@ -79,7 +82,7 @@ fn a_successor_says_why_it_cannot_be_prepared() {
     channel
         .send_device(null.as_fd(), counters.as_fd(), Begin::OnGo)
         .unwrap();
-    match channel.receive_word(SOON).unwrap() {
+    match channel.receive_word(soon()).unwrap() {
         Word::Failed(reason) => assert!(reason.contains("/nonexistent"), "{reason}"),
         other => panic!("{other:?}"),
     }
@@ -104,7 +107,7 @@ fn a_successor_waits_until_it_is_told_to_begin() {
         channel
             .send_device(device.as_fd(), counters.as_fd(), Begin::OnGo)
             .unwrap();
-        let word = channel.receive_word(SOON).unwrap();
+        let word = channel.receive_word(soon()).unwrap();
         assert_eq!(word, Word::Prepared { resumes: RESUMES });
         (child, channel)
     };

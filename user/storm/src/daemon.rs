@@ -8,9 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
+use ondemand_deadline::Deadline;
 use rustix::process::{
     getpid, kill_process, pidfd_getfd, pidfd_open, pidfd_send_signal, set_child_subreaper, waitpid,
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, WaitOptions,
@@ -26,19 +27,21 @@ const DEVICE: &str = "/dev/cachefiles";
 /// Looks every few milliseconds until `look` finds something.
 ///
 /// # Errors
-/// When `deadline` has passed without; `what` names it in the message.
+/// When `deadline`, as long as that is on this machine, has passed without; `what` names it in the message.
 pub(crate) fn wait_for<T>(
     what: &str,
     deadline: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let start = Instant::now();
+    let mut deadline = Deadline::after(deadline);
     loop {
+        // In this order: what came in time is found, however late this thread runs again.
+        let passed = deadline.passed();
         if let Some(found) = look()? {
             return Ok(found);
         }
-        if start.elapsed() > deadline {
-            bail!("{what}: nothing within {} s", deadline.as_secs());
+        if passed {
+            bail!("{what}: nothing within {deadline}");
         }
         thread::sleep(LOOK_AGAIN);
     }
@@ -132,7 +135,7 @@ impl Daemon {
     /// Asks the keeper for its counters.
     ///
     /// # Errors
-    /// When they are not written within ten seconds.
+    /// When they are not written within ten seconds, on the reference machine.
     pub(crate) fn stats(&self) -> Result<Value> {
         let path = self.run_dir.join("stats.json");
         let _ = fs::remove_file(&path);

@@ -4,13 +4,14 @@
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{bail, Context, Result};
+use ondemand_deadline::Deadline;
 
 use crate::watch;
 
-/// Runs `work` in a thread of its own, for at most `seconds`.
+/// Runs `work` in a thread of its own, for at most `seconds` of the reference machine.
 ///
 /// # Errors
 /// What `work` returned; or it did not end in time, and the message has its kernel stack.
@@ -25,19 +26,21 @@ pub(crate) fn within<T: Send + 'static>(
         let _ = done.send(Err(tid));
         let _ = done.send(Ok(work()));
     });
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let mut deadline = Deadline::after(Duration::from_secs(seconds));
     let mut tid = 0;
     loop {
-        match wait.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        let rest = deadline.remaining();
+        match wait.recv_timeout(rest) {
             Ok(Err(id)) => tid = id,
             Ok(Ok(result)) => {
                 let _ = worker.join();
                 return result.with_context(|| what.to_owned());
             }
+            Err(RecvTimeoutError::Timeout) if !rest.is_zero() => {}
             Err(RecvTimeoutError::Timeout) => {
                 let stack = watch::stack(tid);
                 let workers = watch::kernel_workers();
-                bail!("{what}: not done within {seconds} s\n{stack}{workers}");
+                bail!("{what}: not done within {deadline}\n{stack}{workers}");
             }
             Err(RecvTimeoutError::Disconnected) => bail!("{what}: its thread panicked"),
         }

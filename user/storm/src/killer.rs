@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::daemon::{adopt_orphans, end_orphans, kill_worker, wait_for, Daemon, Setup};
 
-/// How long a takeover may last before a worker serves again.
+/// How long a takeover may last before a worker serves again, on the reference machine.
 const TAKEOVER_WITHIN: Duration = Duration::from_secs(60);
 /// One worker in so many is killed before it serves, too.
 const EARLY_ONE_IN: u32 = 8;

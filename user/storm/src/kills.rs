@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use clap::Args;
+use ondemand_deadline::overdue;
 use rand::Rng;
 use serde_json::{json, Value};
 
@@ -62,13 +63,13 @@ pub(crate) struct Options {
     /// How many threads read each image.
     #[arg(long, default_value_t = 1)]
     readers: usize,
-    /// Seconds that a reader may be without a byte.
+    /// Seconds that a reader may be without a byte, on the reference machine.
     #[arg(long, default_value_t = 60)]
     stall: u64,
-    /// Seconds for a mount, a listing or an unmount.
+    /// Seconds for a mount, a listing or an unmount, on the reference machine.
     #[arg(long, default_value_t = 120)]
     mount_deadline: u64,
-    /// Seconds for everything.
+    /// Seconds for everything, on the reference machine.
     #[arg(long, default_value_t = 600)]
     deadline: u64,
     /// What the order of the reads and the times of the kills follow from.
@@ -139,10 +140,11 @@ impl Options {
             for line in log.complaints() {
                 shared.fail(format!("kernel: {line}"));
             }
-            if begun.elapsed() > Duration::from_secs(self.deadline)
-                && !shared.stop.load(Ordering::Relaxed)
-            {
-                shared.fail(format!("not done within {} s", self.deadline));
+            if !shared.stop.load(Ordering::Relaxed) {
+                let limit = overdue(begun.elapsed(), Duration::from_secs(self.deadline));
+                if let Some(limit) = limit {
+                    shared.fail(format!("not done within {} s", limit.as_secs()));
+                }
             }
             if said.elapsed() >= Duration::from_secs(5) {
                 said = Instant::now();

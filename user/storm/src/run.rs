@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 use clap::Args;
+use ondemand_deadline::overdue;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
@@ -59,13 +60,13 @@ pub(crate) struct Options {
     /// Fewer kills than this are a failure too: the storm proved nothing.
     #[arg(long, default_value_t = 20)]
     least_kills: u64,
-    /// Seconds that a reader may be without a byte.
+    /// Seconds that a reader may be without a byte, on the reference machine.
     #[arg(long, default_value_t = 45)]
     stall: u64,
-    /// Seconds for a mount or an unmount.
+    /// Seconds for a mount or an unmount, on the reference machine.
     #[arg(long, default_value_t = 30)]
     mount_deadline: u64,
-    /// Seconds for everything.
+    /// Seconds for everything, on the reference machine.
     #[arg(long, default_value_t = 600)]
     deadline: u64,
     /// What the order of the reads and the times of the kills follow from.
@@ -139,8 +140,9 @@ impl Options {
             }
             if let Some((reader, idle)) = watch::stalled(&pass, self.stall) {
                 stuck = Some(format!("reader {reader} got no byte for {idle} s"));
-            } else if begun.elapsed() > Duration::from_secs(self.deadline) {
-                stuck = Some(format!("not done within {} s", self.deadline));
+            } else if let Some(limit) = overdue(begun.elapsed(), Duration::from_secs(self.deadline))
+            {
+                stuck = Some(format!("not done within {} s", limit.as_secs()));
             } else if pass.errors.lock().unwrap().len() >= 100 {
                 stuck = Some("100 errors".to_owned());
             }

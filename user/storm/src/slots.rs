@@ -58,9 +58,9 @@ pub(crate) struct Slot {
     pub(crate) in_domain: bool,
     /// How many threads read it.
     pub(crate) readers: usize,
-    /// Seconds that a reader may be without a byte.
+    /// Seconds that a reader may be without a byte, on the reference machine.
     pub(crate) stall: u64,
-    /// Seconds for a mount, a listing, an unmount.
+    /// Seconds for a mount, a listing, an unmount, on the reference machine.
     pub(crate) deadline: u64,
     /// What the order of the reads follows from.
     pub(crate) seed: u64,

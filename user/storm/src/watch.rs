@@ -7,20 +7,28 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ondemand_deadline::overdue;
 use rustix::io::Errno;
 
 use crate::readers::Pass;
 
-/// The first reader without a byte for `stall_s` seconds: its index and the
-/// seconds since its last.
+/// The first reader without a byte for `stall_s` seconds of the reference machine: its
+/// index and the seconds since its last.
 pub(crate) fn stalled(pass: &Pass, stall_s: u64) -> Option<(usize, u64)> {
     let now = pass.now_ms();
     pass.readers.iter().enumerate().find_map(|(i, reader)| {
         let last = reader.progress_ms.load(Ordering::Relaxed);
-        let idle_s = now.saturating_sub(last) / 1000;
-        (last != u64::MAX && idle_s >= stall_s).then_some((i, idle_s))
+        let idle = Duration::from_millis(now.saturating_sub(last));
+        if last == u64::MAX {
+            return None;
+        }
+        overdue(idle, Duration::from_secs(stall_s))?;
+        // The measurement takes a moment, in which bytes may have come.
+        let still = reader.progress_ms.load(Ordering::Relaxed) == last;
+        still.then_some((i, idle.as_secs()))
     })
 }
 

@@ -11,7 +11,10 @@ use rustix::io::FdFlags;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(5);
+/// The deadline of what happens at once, on this machine.
+fn soon() -> Duration {
+    ondemand_deadline::scaled(Duration::from_secs(5))
+}
 const AT_ONCE: Duration = Duration::ZERO;
 
 fn file_with(text: &str) -> File {
@@ -35,7 +38,7 @@ fn both_descriptors_arrive_in_order_and_close_on_exec() {
         keeper
             .send_device(device.as_fd(), counters.as_fd(), begin)
             .unwrap();
-        let got = worker.receive_device(SOON).unwrap();
+        let got = worker.receive_device(soon()).unwrap();
         assert_eq!(got.begin, begin);
         for fd in [&got.device, &got.counters] {
             assert_eq!(rustix::io::fcntl_getfd(fd).unwrap(), FdFlags::CLOEXEC);
@@ -44,7 +47,7 @@ fn both_descriptors_arrive_in_order_and_close_on_exec() {
         assert_eq!(text_of(got.counters), "counters");
 
         worker.send_word(&Word::Ready).unwrap();
-        assert_eq!(keeper.receive_word(SOON).unwrap(), Word::Ready);
+        assert_eq!(keeper.receive_word(soon()).unwrap(), Word::Ready);
     }
 }
 
@@ -58,12 +61,12 @@ fn a_successor_says_how_it_is_and_is_told_when_to_begin() {
         Word::Failed("no \u{fc}ber-source".to_owned()),
     ] {
         worker.send_word(&word).unwrap();
-        assert_eq!(keeper.receive_word(SOON).unwrap(), word);
+        assert_eq!(keeper.receive_word(soon()).unwrap(), word);
     }
     let long = "x".repeat(2 * LONGEST_REASON);
     worker.send_word(&Word::Failed(long.clone())).unwrap();
     let cut = Word::Failed(long[..LONGEST_REASON].to_owned());
-    assert_eq!(keeper.receive_word(SOON).unwrap(), cut);
+    assert_eq!(keeper.receive_word(soon()).unwrap(), cut);
 
     keeper.send_go().unwrap();
     worker.receive_go().unwrap();
@@ -84,7 +87,7 @@ fn the_other_sides_end_is_seen() {
     drop(worker);
     keeper.wait_for_end().unwrap();
     assert!(matches!(
-        keeper.receive_word(SOON),
+        keeper.receive_word(soon()),
         Err(HandoverError::Closed)
     ));
     assert!(matches!(
@@ -98,20 +101,20 @@ fn other_packets_are_refused_and_their_descriptors_closed() {
     let (keeper, worker) = Channel::pair().unwrap();
     keeper.send_word(&Word::Ready).unwrap();
     assert!(matches!(
-        worker.receive_device(SOON),
+        worker.receive_device(soon()),
         Err(HandoverError::Malformed)
     ));
 
     rustix::io::write(&keeper, b"ONDD\0\x02\0\0").unwrap();
     assert!(matches!(
-        worker.receive_device(SOON),
+        worker.receive_device(soon()),
         Err(HandoverError::Malformed)
     ));
 
     // The right words without the descriptors.
     rustix::io::write(&keeper, &head(KIND_DEVICE, 0)).unwrap();
     assert!(matches!(
-        worker.receive_device(SOON),
+        worker.receive_device(soon()),
         Err(HandoverError::Descriptors(0))
     ));
 
@@ -120,7 +123,7 @@ fn other_packets_are_refused_and_their_descriptors_closed() {
     packet::send(&keeper, &[0; 2 * LONGEST_REASON], &[writer.as_fd()]).unwrap();
     drop(writer);
     assert!(matches!(
-        worker.receive_device(SOON),
+        worker.receive_device(soon()),
         Err(HandoverError::Malformed)
     ));
     assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0));

@@ -167,19 +167,29 @@ fn a_full_cache_is_waited_for_once() {
         start.elapsed() >= Duration::from_millis(200),
         "it has waited"
     );
-    let second = Instant::now();
-    bench.send(3, 7, Payload::Read { off: 0, len: 8192 });
-    assert!(second.elapsed() < Duration::from_millis(200), "it has not");
+    // Those that follow do not wait.  Each would take as long if they did, on any machine; that one is
+    // quick is enough, for a busy machine may hold up any of them.
+    let mut tries = 1;
+    loop {
+        let start = Instant::now();
+        bench.send(2 + tries, 7, Payload::Read { off: 0, len: 8192 });
+        tries += 1;
+        if start.elapsed() < Duration::from_millis(200) {
+            break;
+        }
+        assert!(tries < 30, "all of them have waited");
+    }
+    let tries = u64::from(tries);
     let numbers = bench.server.counters.snapshot();
     assert_eq!(
         (numbers.fills_without_space, numbers.fills_that_waited),
-        (2, 0)
+        (tries, 0)
     );
     // READ_COMPLETE was tried each time.
-    assert_eq!((numbers.bytes, numbers.kernel_errors), (0, 2));
+    assert_eq!((numbers.bytes, numbers.kernel_errors), (0, tries));
     // Who needs no space is served meanwhile.
-    let cache = bench.open(4, 8, b"b");
-    bench.send(5, 8, Payload::Read { off: 0, len: 8192 });
+    let cache = bench.open(40, 8, b"b");
+    bench.send(41, 8, Payload::Read { off: 0, len: 8192 });
     assert_eq!(cache.metadata().unwrap().len(), 8192);
 }
 

@@ -20,8 +20,15 @@ use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
-/// No test takes so long; a connection that does is given up.
+use ondemand_deadline::scaled;
+
+/// No test takes so long on the reference machine; a connection that does is given up.
 pub const SOON: Duration = Duration::from_secs(20);
+
+/// The same on this machine, now.
+pub fn soon() -> Duration {
+    scaled(SOON)
+}
 
 /// What a client asked for.
 #[derive(Clone, Debug, Default)]
@@ -124,8 +131,8 @@ impl Drop for Hostile {
 }
 
 fn talk(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(SOON))?;
-    stream.set_write_timeout(Some(SOON))?;
+    stream.set_read_timeout(Some(soon()))?;
+    stream.set_write_timeout(Some(soon()))?;
     stream.set_nodelay(true)?;
     let mut lines = BufReader::new(stream.try_clone()?);
     while let Some(mut asked) = read_head(&mut lines)? {

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use anyhow::bail;
 use anyhow::ensure;
@@ -21,6 +20,7 @@ use cachefiles_proto::Open;
 use cachefiles_proto::OpenAnswer;
 use cachefiles_proto::Read;
 use cachefiles_proto::Readiness;
+use ondemand_deadline::Deadline;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::io::FdFlags;
@@ -28,7 +28,7 @@ use rustix::io::FdFlags;
 use super::image::Image;
 use super::task::Outcome;
 use super::task::Task;
-use super::wait::readable;
+use super::wait::readable_within;
 use super::wait::SOON;
 
 /// What a daemon has seen.
@@ -105,15 +105,18 @@ impl Daemon {
     ///
     /// There is none at the deadline.
     pub fn next_within(&mut self, deadline: Option<Duration>) -> Result<Message> {
-        let end = deadline.map(|deadline| Instant::now() + deadline);
+        let mut deadline = deadline.map(Deadline::after);
         loop {
             if !self.buffer.is_empty() {
                 return self.read()?.context("no message in the buffer");
             }
-            let rest = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let rest = deadline.as_mut().map(Deadline::remaining);
             let ready = self.device.wait(Readiness::MESSAGE, rest)?;
             ensure!(!ready.dead, "the cache died");
-            ensure!(ready.message, "no message within the deadline");
+            if let (false, Some(deadline), Some(rest)) = (ready.message, &deadline, rest) {
+                ensure!(!rest.is_zero(), "no message within {deadline}");
+                continue;
+            }
             // The C module may find none here: it begins a reopen inside of read. That poll and
             // read agree is a test of its own.
             if let Some(message) = self.read()? {
@@ -335,27 +338,24 @@ impl Daemon {
         task: &mut Task,
         mut answer: impl FnMut(&mut Daemon, Message) -> Result<()>,
     ) -> Result<Outcome> {
-        let mut end = Instant::now() + SOON;
+        let mut end = Deadline::after(SOON);
         loop {
-            let rest = end.saturating_duration_since(Instant::now());
+            let rest = end.remaining();
             let left = !self.buffer.is_empty();
             let wait = if left { Duration::ZERO } else { rest };
-            let [ended, message] = readable([task.pidfd(), &self.device], wait)?;
+            let [ended, message] = readable_within([task.pidfd(), &self.device], wait)?;
             if message || left {
                 // None: see next_within.
                 if let Some(message) = self.read()? {
                     answer(self, message)?;
-                    end = Instant::now() + SOON;
+                    end = Deadline::after(SOON);
+                } else {
+                    ensure!(!rest.is_zero(), "poll reports a message, read finds none");
                 }
-                ensure!(!rest.is_zero(), "poll reports a message, read finds none");
             } else if ended {
                 return task.wait(Duration::ZERO);
-            } else {
-                let deadline = SOON.as_secs();
-                bail!(
-                    "no message and no end within {deadline} s: {}",
-                    task.stuck()
-                );
+            } else if rest.is_zero() {
+                bail!("no message and no end within {end}: {}", task.stuck());
             }
         }
     }

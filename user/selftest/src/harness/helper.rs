@@ -25,9 +25,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::time::Instant;
 
 use clap::Parser;
+use ondemand_deadline::Deadline;
 use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
@@ -129,7 +129,7 @@ fn read(path: &str, offset: &str, length: &str, advice: Advice) -> anyhow::Resul
 
 fn insist(path: &str, offset: &str, length: &str, seconds: &str) -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_millis(10);
-    let end = Instant::now() + Duration::from_secs(seconds.parse()?);
+    let mut deadline = Deadline::after(Duration::from_secs(seconds.parse()?));
     let file = File::open(path).map_err(errno)?;
     rustix::fs::fadvise(&file, 0, None, Advice::Random)?;
     let (begin, length): (u64, u64) = (offset.parse()?, length.parse()?);
@@ -139,7 +139,7 @@ fn insist(path: &str, offset: &str, length: &str, seconds: &str) -> anyhow::Resu
         loop {
             match rustix::io::pread(&file, &mut block, at) {
                 Ok(len) => break output.write_all(&block[..len])?,
-                Err(Errno::IO | Errno::NOBUFS) if Instant::now() < end => {
+                Err(Errno::IO | Errno::NOBUFS) if !deadline.passed() => {
                     std::thread::park_timeout(PAUSE);
                 }
                 Err(errno) => return Err(errno.into()),
@@ -234,7 +234,7 @@ fn thaw_later(dir: &str) -> anyhow::Result<()> {
     let dir = File::open(dir)?;
     println!("ready");
     // Nobody writes: it becomes readable at its end.
-    super::wait::readable([&std::io::stdin()], PATIENCE)?;
+    super::wait::readable([&std::io::stdin()], &mut Deadline::after(PATIENCE))?;
     // Thawed already is as good.
     let _ = super::raw::thaw(&dir);
     Ok(())

@@ -18,7 +18,7 @@ use super::check::same;
 use super::context::drop_caches;
 use super::image::FILE;
 use super::wait::eventually;
-use super::wait::readable;
+use super::wait::readable_within;
 use super::wait::SOON;
 use super::Context;
 use super::Outcome;
@@ -134,8 +134,8 @@ impl Mock {
     /// # Errors
     ///
     /// What `poll` says.
-    pub fn ends_within(&self, deadline: Duration) -> Result<bool> {
-        Ok(readable([self.task.pidfd()], deadline)?[0])
+    pub fn ends_within(&self, time: Duration) -> Result<bool> {
+        Ok(readable_within([self.task.pidfd()], time)?[0])
     }
 
     /// Kills it, if it still lives.

@@ -55,7 +55,7 @@ pub struct Test {
     pub about: &'static str,
     /// The test itself, run in a process of its own.
     pub run: fn(&Context) -> anyhow::Result<()>,
-    /// After this its process is killed, with everything that it started.
+    /// After this, on the reference machine, its process is killed, with everything that it started.
     pub deadline: Duration,
 }
 

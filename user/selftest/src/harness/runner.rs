@@ -24,6 +24,7 @@ use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Device;
+use ondemand_deadline::Deadline;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::WaitOptions;
@@ -44,7 +45,8 @@ use super::Test;
 /// The exit status of a test, or of the program, that could not run here.
 pub const EXIT_SKIP: u8 = 4;
 
-/// How long the processes of a test that was killed may take to go, and the cache to be freed.
+/// How long the processes of a test that was killed may take to go, and the cache to be freed, on the
+/// reference machine.
 const CLEANUP: Duration = Duration::from_secs(30);
 
 /// How the tests are run.
@@ -171,8 +173,11 @@ impl Runner {
             test.name,
             rustix::fs::MemfdFlags::CLOEXEC,
         )?);
+        // What this process has learnt of the machine since it began, the child need not find out.
+        let percent = ondemand_deadline::percent_now();
         let start = Instant::now();
         let mut child = Command::new("/proc/self/exe")
+            .env(ondemand_deadline::VARIABLE, percent.to_string())
             .args(["--one", test.name])
             .args(self.arguments())
             .stdin(Stdio::null())
@@ -182,7 +187,8 @@ impl Runner {
             .context("cannot start the test")?;
         let session = i32::try_from(child.id())?;
         let mut diagnostics = Vec::new();
-        let ended = wait_for(&child, test.deadline)?;
+        let mut deadline = Deadline::after(test.deadline);
+        let ended = wait_for(&child, &mut deadline)?;
         if !ended {
             diagnostics.extend(procfs::suspicious_stacks(session));
             stops::release_all();
@@ -197,8 +203,7 @@ impl Runner {
 
         let exit = child.try_wait()?;
         let verdict = if !ended {
-            let limit = test.deadline.as_secs();
-            Verdict::Failed(format!("not finished within {limit} s"))
+            Verdict::Failed(format!("not finished within {deadline}"))
         } else {
             match exit.map(|exit| (exit.code(), exit.signal())) {
                 Some((Some(0), _)) => Verdict::Passed,
@@ -226,7 +231,8 @@ impl Runner {
         if self.verbose || matches!(verdict, Verdict::Failed(_)) {
             diagnostics.extend(lines.iter().map(|line| format!("kernel: {}", line.text)));
         }
-        diagnostics.push(format!("{:.1} s", start.elapsed().as_secs_f32()));
+        let took = start.elapsed().as_secs_f32();
+        diagnostics.push(format!("{took:.1} s, deadlines at {percent} %"));
         if !self.verbose && !matches!(verdict, Verdict::Failed(_)) {
             diagnostics.clear();
         }
@@ -264,16 +270,17 @@ impl Runner {
     }
 }
 
-fn wait_for(child: &Child, deadline: Duration) -> Result<bool> {
+fn wait_for(child: &Child, deadline: &mut Deadline) -> Result<bool> {
     let pidfd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     Ok(readable([&pidfd], deadline)?[0])
 }
 
 /// Ends what a test has left running; an error names who does not die.
 fn end_session(child: &mut Child, session: i32) -> Result<()> {
-    let end = Instant::now() + CLEANUP;
+    let mut deadline = Deadline::after(CLEANUP);
     procfs::kill_session(session);
     loop {
+        let passed = deadline.passed();
         // Reaped by id, so that nobody takes the status of another child.
         let _ = child.try_wait();
         for process in procfs::processes() {
@@ -287,8 +294,8 @@ fn end_session(child: &mut Child, session: i32) -> Result<()> {
         }
         let stacks: Vec<String> = left.iter().flat_map(procfs::stacks).collect();
         ensure!(
-            Instant::now() < end,
-            "processes cannot be killed:\n{}",
+            !passed,
+            "processes cannot be killed within {deadline}:\n{}",
             stacks.join("\n")
         );
         procfs::kill_session(session);

@@ -12,7 +12,6 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 use anyhow::ensure;
 use anyhow::Context as _;
@@ -22,11 +21,14 @@ use cachefiles_proto::Message;
 use cachefiles_proto::Packet;
 use cachefiles_proto::Payload;
 use cachefiles_proto::MAX_MESSAGE_LEN;
+use ondemand_deadline::Deadline;
 use rustix::io::Errno;
 
 use super::check::skip;
 use super::wait::eventually;
 use super::wait::readable;
+use super::wait::received;
+use super::wait::until;
 use super::wait::SOON;
 use super::Daemon;
 
@@ -96,11 +98,10 @@ impl Stops {
     ///
     /// None does within [`SOON`].
     pub fn wait_parked(&self, place: &str) -> Result<()> {
-        let end = Instant::now() + SOON;
+        let mut deadline = Deadline::after(SOON);
         // With nobody parked `poll` waits; otherwise the list is looked at again and again.
-        readable([&self.0], SOON)?;
-        let rest = end.saturating_duration_since(Instant::now());
-        eventually(&format!("somebody stops at {place}"), rest, || {
+        readable([&self.0], &mut deadline)?;
+        until(&format!("somebody stops at {place}"), &mut deadline, || {
             self.parked(place)
         })
     }
@@ -142,7 +143,7 @@ impl<T: Send + 'static> Aside<T> {
     ///
     /// It has not ended within [`SOON`].
     pub fn end(&self) -> Result<T> {
-        let ended = self.result.recv_timeout(SOON);
+        let ended = received(&self.result, SOON);
         ended.with_context(|| format!("{} has not ended", self.what))
     }
 
@@ -194,7 +195,7 @@ impl Fetch {
             buffer.truncate(len);
             Ok(buffer)
         })?;
-        let buffer = address.recv_timeout(SOON).context("the second thread")?;
+        let buffer = received(&address, SOON).context("the second thread")?;
         Ok(Fetch {
             thread,
             buffer: u64::try_from(buffer)?,

@@ -17,6 +17,7 @@ use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use ondemand_deadline::Deadline;
 use rustix::fd::OwnedFd;
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
@@ -26,6 +27,7 @@ use rustix::process::PidfdFlags;
 use super::check::list;
 use super::procfs;
 use super::wait::readable;
+use super::wait::readable_within;
 
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,7 +160,7 @@ impl Task {
     ///
     /// What `poll` says.
     pub fn running(&self) -> Result<bool> {
-        Ok(self.outcome.is_none() && !readable([&self.pidfd], Duration::ZERO)?[0])
+        Ok(self.outcome.is_none() && !readable_within([&self.pidfd], Duration::ZERO)?[0])
     }
 
     /// Whether it waits in the kernel, or has ended.
@@ -203,8 +205,9 @@ impl Task {
         if let Some(outcome) = &self.outcome {
             return Ok(outcome.clone());
         }
-        if !readable([&self.pidfd], deadline)?[0] {
-            bail!("not within {} s: {}", deadline.as_secs(), self.stuck());
+        let mut deadline = Deadline::after(deadline);
+        if !readable([&self.pidfd], &mut deadline)?[0] {
+            bail!("not within {deadline}: {}", self.stuck());
         }
         let exit = self.child.wait()?;
         let output = read_all(&self.output)?;

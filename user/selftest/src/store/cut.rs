@@ -23,6 +23,7 @@ use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use ondemand_deadline::scaled;
 use rustix::mount::MountFlags;
 
 use super::items::file_length;
@@ -308,6 +309,6 @@ fn cut(boot: &Boot, milliseconds: u64) -> Result<()> {
 }
 
 fn wait_for_the_end() -> Result<()> {
-    std::thread::park_timeout(SOON + Duration::from_secs(15));
+    std::thread::park_timeout(scaled(SOON + Duration::from_secs(15)));
     bail!("the power was not cut")
 }

@@ -13,6 +13,7 @@ use crate::harness::drop_caches;
 use crate::harness::errno_of;
 use crate::harness::eventually;
 use crate::harness::same;
+use crate::harness::wait::at_once;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Event;
@@ -138,8 +139,7 @@ fn device_with_read_in_flight(t: &Context) -> Result<()> {
             .wait(SOON)?
             .fails("read", &[Errno::IO, Errno::NOBUFS])?;
     }
-    let took = start.elapsed();
-    ensure!(took < SOON / 2, "readers failed after {} s", took.as_secs());
+    at_once("readers failed", start.elapsed())?;
     // The anonymous file alone keeps the cache.
     let busy = errno_of(t.device())?;
     ensure!(busy == Some(Errno::BUSY), "with a file open: {busy:?}");

@@ -27,6 +27,7 @@ use crate::harness::Test;
 use crate::harness::MOUNT_FAILS;
 use crate::harness::SOON;
 use crate::tests::opening::many_openings;
+use crate::tests::races::short;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -82,9 +83,6 @@ pub(crate) const TESTS: &[Test] = &[
     .within(180),
 ];
 
-/// A deadline that passes within a test, and that a slow machine does not miss.
-const SHORT: u32 = 3;
-
 /// A daemon whose requests have so many seconds.
 fn daemon(t: &Context, seconds: u32, images: &[&str]) -> Result<Daemon> {
     t.daemon_with(&t.new_dir()?, &[Command::Timeout(seconds)], images)
@@ -97,7 +95,7 @@ fn ends(task: &mut Task, begun: Instant, errors: &[Errno]) -> Result<Duration> {
     let took = begun.elapsed();
     // The work runs at the first tick after the deadline; earlier it must not.
     ensure!(
-        took >= Duration::from_secs(u64::from(SHORT)),
+        took >= Duration::from_secs(u64::from(short())),
         "{what} ended after {took:?} already"
     );
     Ok(took)
@@ -121,7 +119,7 @@ fn timeout_command(t: &Context) -> Result<()> {
 }
 
 fn delivered_read(t: &Context) -> Result<()> {
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let image = daemon.images[0].clone();
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     drop_caches()?;
@@ -155,7 +153,7 @@ fn read_block(
 }
 
 fn queued_read(t: &Context) -> Result<()> {
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let image = daemon.images[0].clone();
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     drop_caches()?;
@@ -167,7 +165,7 @@ fn queued_read(t: &Context) -> Result<()> {
 }
 
 fn mount_ends(t: &Context) -> Result<()> {
-    let mut daemon = daemon(t, SHORT, &["small"])?;
+    let mut daemon = daemon(t, short(), &["small"])?;
     let at = t.mount_point()?;
     for answered_late in [true, false] {
         let begun = Instant::now();
@@ -184,7 +182,7 @@ fn mount_ends(t: &Context) -> Result<()> {
 }
 
 fn reopening_ends(t: &Context) -> Result<()> {
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let image = daemon.images[0].clone();
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     drop_caches()?;
@@ -199,7 +197,7 @@ fn reopening_ends(t: &Context) -> Result<()> {
 }
 
 fn answered_in_time(t: &Context) -> Result<()> {
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let image = daemon.images[0].clone();
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     // One reader waits for a READ that is not answered; the others, begun meanwhile, are served
@@ -209,7 +207,7 @@ fn answered_in_time(t: &Context) -> Result<()> {
     let mut silent = t.block_reader(&at, 0, 4096)?;
     let held = daemon.expect_read()?;
     let mut block = 1;
-    while begun.elapsed() < Duration::from_secs(u64::from(SHORT) + 1) {
+    while begun.elapsed() < Duration::from_secs(u64::from(short()) + 1) {
         read_block(t, &mut daemon, &image, &at, block)?;
         block += 1;
     }
@@ -224,7 +222,7 @@ fn answered_in_time(t: &Context) -> Result<()> {
 
 fn newer_queued(t: &Context) -> Result<()> {
     let stops = Stops::open()?;
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let image = daemon.images[0].clone();
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     drop_caches()?;
@@ -263,7 +261,7 @@ fn newer_queued(t: &Context) -> Result<()> {
 
 fn told(t: &Context) -> Result<()> {
     const TRACING: &str = "/sys/kernel/tracing";
-    let mut daemon = daemon(t, SHORT, &["plain"])?;
+    let mut daemon = daemon(t, short(), &["plain"])?;
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     let event = Path::new(TRACING).join("events/ondemand/ondemand_expire/enable");
     let traced = event.exists();
@@ -320,7 +318,7 @@ fn close_before_deadline(t: &Context) -> Result<()> {
 
 fn many_expire(t: &Context) -> Result<()> {
     // Longer than it takes to fetch so many OPENs on a slow machine, beside those that are served.
-    let mut daemon = daemon(t, 20, &["small", "plain"])?;
+    let mut daemon = daemon(t, 7 * short(), &["small", "plain"])?;
     let image = daemon.images[1].clone();
     let served = t.mounted(&mut daemon, "domain_id=d,fsid=plain")?;
     let (mut many, opens) = many_openings(t, &mut daemon)?;

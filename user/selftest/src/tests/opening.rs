@@ -11,6 +11,7 @@ use anyhow::Result;
 use cachefiles_proto::Buffer;
 use cachefiles_proto::Message;
 use cachefiles_proto::Open;
+use ondemand_deadline::scaled;
 use rustix::event::epoll;
 use rustix::event::Timespec;
 use rustix::io::Errno;
@@ -157,7 +158,7 @@ fn edge_after_failed_delivery(t: &Context) -> Result<()> {
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let edges = epoll::EventFlags::IN | epoll::EventFlags::ET;
     epoll::add(&poller, &daemon.device, epoll::EventData::new_u64(1), edges)?;
-    let soon = Timespec::try_from(SOON)?;
+    let soon = Timespec::try_from(scaled(SOON))?;
     let mut events = Vec::with_capacity(4);
     let mut mount = t.mount("fsid=small", &t.mount_point()?)?;
     epoll::wait(

@@ -14,7 +14,7 @@ use super::races::hasty;
 use super::races::mounted;
 use super::races::reads;
 use super::races::served;
-use super::races::SHORT;
+use super::races::short;
 use crate::harness::drop_caches;
 use crate::harness::errno_of;
 use crate::harness::eventually;
@@ -275,7 +275,7 @@ fn expiry_answered(t: &Context) -> Result<()> {
     stops.stop("expiry")?;
     stops.wait_parked("expiry")?;
     eventually("the READ is due", SOON, || {
-        Ok(asked_for.elapsed() > Duration::from_secs(u64::from(SHORT)))
+        Ok(asked_for.elapsed() > Duration::from_secs(u64::from(short())))
     })?;
     daemon.fill(&read)?;
     let file = &daemon.object(read.object_id)?.file;

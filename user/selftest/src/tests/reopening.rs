@@ -10,6 +10,7 @@ use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Message;
+use ondemand_deadline::Deadline;
 use rustix::event::eventfd;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use crate::harness::eventually;
 use crate::harness::expect_errno;
 use crate::harness::same;
 use crate::harness::wait::readable;
+use crate::harness::wait::received;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Task;
@@ -188,12 +190,13 @@ fn poller_wakes(
     thread::scope(|scope| {
         let poller = scope.spawn(|| {
             let _ = tell.send(rustix::thread::gettid());
-            readable([&device, &stop], SOON)
+            // Longer than all waits below together, which must not end by its own deadline.
+            readable([&device, &stop], &mut Deadline::after(SOON * 4))
         });
         let run = || -> Result<()> {
             let wchan = format!(
                 "/proc/self/task/{}/wchan",
-                told.recv_timeout(SOON)?.as_raw_nonzero()
+                received(&told, SOON)?.as_raw_nonzero()
             );
             eventually("the thread sleeps in poll", SOON, || {
                 Ok(std::fs::read_to_string(&wchan)?.contains("poll"))

@@ -17,7 +17,10 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::rundir;
 
-const SOON: Duration = Duration::from_secs(20);
+/// The deadline of what happens at once, on this machine.
+fn soon() -> Duration {
+    ondemand_deadline::scaled(Duration::from_secs(20))
+}
 
 /// A keeper that does nothing but answer, for as long as the process lives.
 struct Keeper {
@@ -48,8 +51,8 @@ impl Keeper {
 
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.run_dir.path().join(rundir::CONTROL)).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        stream.set_write_timeout(Some(SOON)).unwrap();
+        stream.set_read_timeout(Some(soon())).unwrap();
+        stream.set_write_timeout(Some(soon())).unwrap();
         stream
     }
 
@@ -66,7 +69,9 @@ impl Keeper {
 fn the_numbers_of_this_moment_are_told() {
     let keeper = Keeper::start(CLIENT_WITHIN);
     count(&keeper.counters.reads, 5);
-    let report = client::stats(keeper.run_dir.path(), SOON).unwrap().unwrap();
+    let report = client::stats(keeper.run_dir.path(), soon())
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (report.counters.reads, report.keeper_pid),
         (5, std::process::id())
@@ -101,14 +106,17 @@ fn other_requests_get_an_error() {
 
 #[test]
 fn a_client_that_says_nothing_holds_up_nobody_and_is_given_up() {
-    let keeper = Keeper::start(Duration::from_millis(300));
+    // Who asks has as long, which must be enough for this process to ask.
+    let keeper = Keeper::start(soon() / 20);
     let mut silent = keeper.connect();
     let mut half = keeper.connect();
     half.write_all(b"{\"request\":").unwrap();
     // It asks and never reads.
     let mut deaf = keeper.connect();
     deaf.write_all(b"{\"request\":\"stats\"}\n").unwrap();
-    client::stats(keeper.run_dir.path(), SOON).unwrap().unwrap();
+    client::stats(keeper.run_dir.path(), soon())
+        .unwrap()
+        .unwrap();
     for stream in [&mut silent, &mut half] {
         let mut rest = Vec::new();
         // Reset where it has said something that nobody has read.
@@ -116,15 +124,19 @@ fn a_client_that_says_nothing_holds_up_nobody_and_is_given_up() {
             assert!(rest.is_empty());
         }
     }
-    client::stats(keeper.run_dir.path(), SOON).unwrap().unwrap();
+    client::stats(keeper.run_dir.path(), soon())
+        .unwrap()
+        .unwrap();
 }
 
 #[test]
 fn many_silent_clients_do_not_keep_others_out() {
     // No deadline helps here.
-    let keeper = Keeper::start(SOON * 10);
+    let keeper = Keeper::start(soon() * 10);
     let mut silent: Vec<UnixStream> = (0..=MOST_CLIENTS).map(|_| keeper.connect()).collect();
-    client::stats(keeper.run_dir.path(), SOON).unwrap().unwrap();
+    client::stats(keeper.run_dir.path(), soon())
+        .unwrap()
+        .unwrap();
     // The first one had to go.
     assert_eq!(silent[0].read(&mut [0; 1]).unwrap(), 0);
 }
@@ -150,7 +162,7 @@ fn only_root_and_the_owner_may_ask() {
         let other = scope.spawn(|| {
             let nobody = uid(65_534);
             rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
-            client::stats(keeper.run_dir.path(), SOON)
+            client::stats(keeper.run_dir.path(), soon())
         });
         other.join().unwrap()
     });
@@ -161,11 +173,11 @@ fn only_root_and_the_owner_may_ask() {
 #[test]
 fn nobody_there_is_no_error_and_silence_is() {
     let root = tempfile::tempdir().unwrap();
-    assert_eq!(client::stats(root.path(), SOON).unwrap(), None);
+    assert_eq!(client::stats(root.path(), soon()).unwrap(), None);
     // What a keeper that was killed leaves.
     let path = root.path().join(rundir::CONTROL);
     drop(ControlListener::bind(&path).unwrap());
-    assert_eq!(client::stats(root.path(), SOON).unwrap(), None);
+    assert_eq!(client::stats(root.path(), soon()).unwrap(), None);
 
     let error = ControlListener::bind(&path).unwrap_err();
     assert!(format!("{error:#}").contains("--run-dir"), "{error:#}");

@@ -8,12 +8,15 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::thread;
 
+use ondemand_deadline::Deadline;
+
 use super::remote::contents;
 use super::remote::web_bench;
 use super::*;
 use crate::pool::Ahead as Part;
 use crate::pool::Queue;
 use crate::source::hostile::blob;
+use crate::source::hostile::soon;
 use crate::source::hostile::well;
 use crate::source::hostile::Hostile;
 use crate::source::hostile::SOON;
@@ -39,7 +42,7 @@ impl Gate {
 
     fn pass(&self) -> std::io::Result<()> {
         let open = self.open.lock().unwrap();
-        let waited = self.opened.wait_timeout_while(open, SOON, |open| !*open);
+        let waited = self.opened.wait_timeout_while(open, soon(), |open| !*open);
         match waited.unwrap().1.timed_out() {
             true => Err(std::io::ErrorKind::TimedOut.into()),
             false => Ok(()),
@@ -239,17 +242,17 @@ fn a_read_waits_for_what_is_on_its_way() {
     queue.drop_aheads(|_| true);
     thread::scope(|scope| {
         scope.spawn(|| server.work(Job::Ahead(part), &mut BlockBuffer::new(256)));
-        let deadline = Instant::now() + SOON;
-        let arrived = |gets| {
+        let mut deadline = Deadline::after(SOON);
+        let mut arrived = |gets| {
             while it.web.gets() < gets {
-                assert!(Instant::now() < deadline, "nothing was asked for");
+                assert!(!deadline.passed(), "nothing was asked for");
                 thread::yield_now();
             }
         };
         arrived(3);
         scope.spawn(|| queue.serve(|job| server.work(job, &mut BlockBuffer::new(256))));
         while flights.waiting() == 0 {
-            assert!(Instant::now() < deadline, "nobody waits");
+            assert!(!deadline.passed(), "nobody waits");
             thread::yield_now();
         }
         gate.set(true);

@@ -9,12 +9,15 @@ use std::sync::mpsc;
 use std::sync::Mutex;
 use std::thread;
 
+use ondemand_deadline::Deadline;
+
 use super::*;
 use crate::config::source::SourceConfig;
 use crate::manifest;
 use crate::pool::Queue;
 use crate::source::hostile::blob;
 use crate::source::hostile::head;
+use crate::source::hostile::soon;
 use crate::source::hostile::well;
 use crate::source::hostile::Asked;
 use crate::source::hostile::Hostile;
@@ -261,7 +264,7 @@ fn what_two_readers_miss_is_fetched_once() {
     let (server, mut bench) = web_bench("verify = 'never'", move |asked, stream| {
         if asked.method == "GET" {
             // The first waits for the test, and so does any other, in vain.
-            let word = released.lock().unwrap().recv_timeout(SOON);
+            let word = released.lock().unwrap().recv_timeout(soon());
             word.map_err(|_| std::io::ErrorKind::TimedOut)?;
         }
         well(asked, stream, &blob(SIZE), ETAG)
@@ -276,9 +279,9 @@ fn what_two_readers_miss_is_fetched_once() {
             let job = Job::Read(Arc::clone(&object), read(msg_id, 0, 8192), Instant::now());
             scope.spawn(move || server_side.work(job, &mut BlockBuffer::new(2)));
         }
-        let deadline = Instant::now() + SOON;
+        let mut deadline = Deadline::after(SOON);
         while flights.waiting() == 0 {
-            assert!(Instant::now() < deadline, "nobody waits");
+            assert!(!deadline.passed(), "nobody waits");
             thread::yield_now();
         }
         release.send(()).unwrap();
