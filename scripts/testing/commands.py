@@ -5,8 +5,6 @@ Each function here returns `run(c, index, tag)`: it runs slice `index` (from 0) 
 named after `tag` and returns an Outcome.
 """
 
-from pathlib import Path
-
 from . import junit, ktap
 from .builds import test_selection
 from .context import REPO
@@ -52,7 +50,8 @@ def script(argv):
 
 def unit_tests(c, _index, tag):
     """cargo nextest, on what the build `programs` has made."""
-    target = Path(c.words["CARGO_OUTPUT"], "nextest/ci/junit.xml")
+    # Below the workspace, wherever CARGO_TARGET_DIR is.
+    target = REPO / "user/target/nextest/ci/junit.xml"
     target.unlink(missing_ok=True)
     argv = [c.words["NEXTEST"], "nextest", "run", "--locked", "--manifest-path", REPO / "user/Cargo.toml"]
     argv += ["--profile", "ci", "--cargo-profile", c.words["CHECKED_PROFILE"], "--color", "never", *test_selection(c)]

@@ -9,7 +9,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent.parent
 # What scripts/lib.sh knows: it is asked, so that no path or version stands in two places.
 SHELL_WORDS = (
-    "PATH HOME CACHE LOGS NGINX MOTO CARGO_DENY NEXTEST PROGRAM_TARGET PROGRAM_FLAGS CARGO_OUTPUT CHECKED_PROFILE"
+    "PATH HOME CACHE LOGS NGINX MOTO CARGO_DENY NEXTEST PROGRAM_TARGET PROGRAM_FLAGS CHECKED_PROFILE"
     " CHECKED_PROGRAMS"
 ).split()
 

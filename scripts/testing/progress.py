@@ -54,14 +54,14 @@ class Progress:
     def _line(self, share, text):
         self._write(f"[{share:3} % {clock(self._now() - self._begun):>6}] {text}")
 
-    def ended(self, task, outcome):
+    def ended(self, task, outcome, running=()):
         self._done += task.seconds
         self._count += 1
         if outcome.left_out:
             return
         word = WORDS.get(outcome.status, "ok")
         told = outcome.summary()
-        self._line(self.share(), f"{word:8} {task.name:24} {clock(outcome.seconds):>6}  {told}")
+        self._line(self.share(running), f"{word:8} {task.name:24} {clock(outcome.seconds):>6}  {told}")
         for result in outcome.results:
             if result.status in (FAILED, UNSTABLE):
                 self._write(f"                 {result.status}: {result.name}: {result.reason}")

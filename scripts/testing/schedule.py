@@ -31,7 +31,8 @@ class Task:
 
 
 class Scheduler:
-    """`told` is called in this thread: `ended(task, outcome)` for each task, `alive(running)` in between.
+    """`told` is called in this thread: `ended(task, outcome, running)` for each task, `alive(running)` in
+    between; `running`: pairs of a task and when it began (time.monotonic).
 
     `given`: outcomes by name that tasks may need and that are there already.  Of the tasks that
     could start, the longest does; with `ordered` the first in the list.
@@ -66,7 +67,7 @@ class Scheduler:
 
     def _end(self, task, outcome):
         self._ended[task.name] = outcome
-        self._told.ended(task, outcome)
+        self._told.ended(task, outcome, list(self._running.values()))
 
     def _give_up_hopeless(self):
         """What needs something that has failed or is not there is skipped, and says so."""

@@ -144,9 +144,9 @@ class Session:
             return False
         return True
 
-    def ended(self, task, outcome):
+    def ended(self, task, outcome, running):
         """Called by the scheduler."""
-        self._progress.ended(task, outcome)
+        self._progress.ended(task, outcome, running)
         entry, seed = self._of_task.get(task.name, (None, 0))
         again = builds.BUILDS[task.name].again if entry is None else ""
         self._keep(task.name, outcome, entry, seed, again)

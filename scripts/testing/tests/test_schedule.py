@@ -18,7 +18,7 @@ class Told:
     def __init__(self):
         self.order = []
 
-    def ended(self, task, _outcome):
+    def ended(self, task, _outcome, _running):
         self.order.append(task.name)
 
     def alive(self, _running):
@@ -136,6 +136,7 @@ class Share(unittest.TestCase):
         progress = Progress([task("a", seconds=3), task("b")], write=lines.append, now=lambda: 0.0)
         progress.ended(task("a", seconds=3), one("a", True, "odd"))
         progress.ended(task("b"), one("b", False))
+        self.assertEqual(progress.share(), 100)
         self.assertTrue(lines[0].startswith("[ 75 %"))
         self.assertIn("failed: a: odd", lines[1])
         self.assertTrue(lines[-1].startswith("[100 %"))
