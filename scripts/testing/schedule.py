@@ -30,16 +30,23 @@ class Task:
     needs: tuple[str, ...] = ()
 
 
+def path(task, tasks):
+    """The seconds from the begin of a task to the end of the longest chain of tasks that need it."""
+    return task.seconds + max((path(other, tasks) for other in tasks if task.name in other.needs), default=0.0)
+
+
 class Scheduler:
     """`told` is called in this thread: `ended(task, outcome, running)` for each task, `alive(running)` in
     between; `running`: pairs of a task and when it began (time.monotonic).
 
     `given`: outcomes by name that tasks may need and that are there already.  Of the tasks that
-    could start, the longest does; with `ordered` the first in the list.
+    could start, the one does that most time hangs on, its own and that of what needs it; with
+    `ordered` the first in the list.
     """
 
     def __init__(self, tasks, told, given=None, ordered=False, lanes=None, heartbeat=HEARTBEAT):
-        self._waiting = list(tasks) if ordered else sorted(tasks, key=lambda task: -task.seconds)
+        tasks = list(tasks)
+        self._waiting = tasks if ordered else sorted(tasks, key=lambda task: -path(task, tasks))
         names = {task.name for task in self._waiting}
         assert len(names) == len(self._waiting), "two tasks have one name"
         self._told, self._lanes, self._heartbeat = told, dict(lanes or LANES), heartbeat

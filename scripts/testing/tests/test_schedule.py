@@ -39,6 +39,10 @@ class Scheduling(unittest.TestCase):
         tasks = [task("short"), task("long", seconds=9), task("last", needs=("short", "long"), seconds=99)]
         self.assertEqual(run(tasks)[1], ["long", "short", "last"])
 
+    def test_what_much_hangs_on_comes_before_what_is_long_itself(self):
+        tasks = [task("long", seconds=9), task("build", seconds=2), task("guest", "b", needs=("build",), seconds=8)]
+        self.assertEqual(run(tasks)[1][0], "build")
+
     def test_in_order_the_first_that_can_comes_first(self):
         self.assertEqual(run([task("short"), task("long", seconds=9)], ordered=True)[1], ["short", "long"])
 
