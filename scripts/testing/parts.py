@@ -87,6 +87,11 @@ def _demo(c, _index):
     return [*_tool(c, "demo", "--ktap"), "--bin", c.bin]
 
 
+def _demo_of_users(c, _index):
+    """As somebody runs it who has just cloned the repository: it builds the release programs itself."""
+    return [c.script("demo"), "--ktap"]
+
+
 def _boot(c, _index):
     return [*_tool(c, "boot", "--test"), "--daemon", c.bin / "ondemandd"]
 
@@ -169,6 +174,7 @@ SOAK_PARTS = (
     *(guest(f"storm-debug-{mode}", f"a storm of {STORM_KILLS} kills, debug kernel, {option}", SOAK,
             _storm(STORM_KILLS, "debug", option), 150, 4, DEBUG_BUILDS)
       for mode, option in STORM_MODES.items()),
+    guest("demo-release", "make demo, with the release programs that it builds", SOAK, script(_demo_of_users), 300, needs=("module",)),
     guest("storm", "a storm of 500 kills, base kernel", SOAK, _storm(500, "base"), 200, 20),
     guest("fuzz-long", "a pure file, fuzzed for ten minutes", SOAK, script(_fuzz("600")), 610, 4, ("fuzz-targets",)),
     Part("model-large", "every order of events, large scopes", SOAK,

@@ -19,10 +19,10 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 
 
 def within(condition, seconds=WAIT):
-    end = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not condition():
-        if time.monotonic() > end:
-            raise AssertionError("not in time")
+        if not deadline.remaining():
+            raise AssertionError(f"not within {deadline}")
         time.sleep(0.02)
 
 
