@@ -12,6 +12,11 @@ WORDS = {FAILED: "FAILED", UNSTABLE: "unstable", SKIPPED: "skipped"}
 COUNTED = re.compile(r"^(?:not )?ok ", re.M)
 
 
+def file_name(task):
+    """How the files of a task are called: its name, without what a file name should not have."""
+    return re.sub(r"[^\w.-]+", "-", task)
+
+
 def clock(seconds):
     """12s or 3m05s."""
     seconds = int(seconds)
@@ -73,7 +78,7 @@ class Progress:
     def _at(self, task, begun):
         """ "selftests/1 2m03s, 40 results": its results so far, if it prints them."""
         text = f"{task.name} {clock(self._now() - begun)}"
-        file = self._results and Path(self._results, f"{task.name.replace('/', '-')}.ktap")
+        file = self._results and Path(self._results, f"{file_name(task.name)}.ktap")
         try:
             counted = len(COUNTED.findall(file.read_text(errors="replace"))) if file else 0
         except OSError:

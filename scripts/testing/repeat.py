@@ -39,14 +39,12 @@ def _again(c, part, index, tag, failed):
     return part.run(c, index, f"{tag}-again")
 
 
-def run_part(c, part, index, repeat=True):
-    """One slice; its failures are tried again if the part allows it and they are few."""
-    tag = part.tag(index).replace("/", "-")
+def run_part(c, part, index, tag, repeat=True):
+    """One slice, with its files named after `tag`; its failures are tried again if the part allows it
+    and they are few."""
     first = part.run(c, index, tag)
     failed = first.named(FAILED)
     if not failed or not repeat or not part.repeat or len(failed) > MOST:
         return first
     again = _again(c, part, index, tag, failed)
-    merged = merge(first, again)
-    # A slice that is its one result, such as a script without a plan, has another name for itself.
-    return merged
+    return merge(first, again)

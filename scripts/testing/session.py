@@ -18,7 +18,7 @@ from .context import REPO, Commit, Context, shell_words
 from .janitor import MARK, Janitor
 from .outcome import FAILED, SKIPPED, UNSTABLE, Outcome, Result
 from .process import Cancelled, Processes
-from .progress import Progress, clock, say, warn
+from .progress import Progress, clock, file_name, say, warn
 from .repeat import run_part
 from .schedule import Scheduler, Task
 from .selftests import select
@@ -122,17 +122,19 @@ class Session:
         def run():
             # Made when it begins: the builds before it have set where the programs are.
             c = dataclasses.replace(self.c, seed=self._of_task[name][1])
-            return self._selected(c, entry) if entry.words else run_part(c, entry.part, entry.index, repeat)
+            # The same slice may run twice at a time: its files are named after the task.
+            tag = file_name(name)
+            return self._selected(c, entry, tag) if entry.words else run_part(c, entry.part, entry.index, tag, repeat)
 
         return Task(name, entry.part.title, entry.part.lane, seconds, run, entry.part.needs)
 
     @staticmethod
-    def _selected(c, entry):
+    def _selected(c, entry, tag):
         names = entry.part.run.names(c)
         for word in entry.words:
             if not select(names, [word]):
                 return Outcome([Result(word, FAILED, f"no selftest of {entry.part.name} begins so; ondemand-selftest --list")])
-        return entry.part.run.named(c, entry.part.name + "-selected", select(names, entry.words))
+        return entry.part.run.named(c, tag, select(names, entry.words))
 
     def run(self, tasks, ordered=False):
         """Runs the tasks; what has ended is recorded at once.  False if the run was given up."""

@@ -19,7 +19,9 @@ SEEDS = 2**31
 
 
 def failures_to_repeat(failures, known_parts=BY_NAME):
-    """Entries with how often each is to run: a selftest alone, all else as its slice."""
+    """Entries with how often each is to run: a selftest alone as often as it takes to call it mended,
+    all else as its slice, once, for two of one slice would write to the same files.
+    """
     found = {}
     for failure in failures:
         part = known_parts.get(failure.part)
@@ -27,7 +29,7 @@ def failures_to_repeat(failures, known_parts=BY_NAME):
             continue
         words = (failure.test,) if isinstance(part.run, Selftests) else ()
         entry = Entry(part, 0 if words else failure.slice - 1, words)
-        found[entry] = max(found.get(entry, 0), failure.wanted - failure.passes)
+        found[entry] = max(found.get(entry, 0), failure.wanted - failure.passes) if words else 1
     return list(found.items())
 
 

@@ -123,11 +123,11 @@ class Repeating(unittest.TestCase):
         many = outcome(**{f"t{n}": FAILED for n in range(repeat.MOST + 1)})
         for first, left in [(outcome(a=PASSED), 1), (outcome(a=FAILED), 0), (many, 1)]:
             part = Part(first, outcome(a=PASSED))
-            repeat.run_part(None, part, 0)
+            repeat.run_part(None, part, 0, "part-1")
             self.assertEqual(len(part.outcomes), left)
         part = Part(outcome(a=FAILED), outcome(a=PASSED))
         part.repeat = False
-        self.assertEqual(repeat.run_part(None, part, 0).status, FAILED)
+        self.assertEqual(repeat.run_part(None, part, 0, "part-1").status, FAILED)
 
 
 class Share(unittest.TestCase):

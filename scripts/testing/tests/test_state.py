@@ -101,10 +101,12 @@ class Failures(unittest.TestCase):
         parts = {"p": Fake("p", 2)}
         failure = state.Open("p", "t", 2, UNSTABLE, "c1", 1.0, passes=4)
         ((entry, times),) = soak.failures_to_repeat([failure], parts)
-        self.assertEqual((entry.part.name, entry.index, times), ("p", 1, state.MEND_RUNS - 4))
+        self.assertEqual((entry.part.name, entry.index, times), ("p", 1, 1))
         self.assertEqual(soak.failures_to_repeat([state.Open("gone", "t", 1, FAILED, "c1", 1.0)], parts), [])
-        ((entry, times),) = soak.failures_to_repeat([state.Open("selftests", "d05_x", 1, FAILED, "c1", 1.0)])
-        self.assertEqual((entry.words, times), (("d05_x",), 1))
+        for status, wanted in ((FAILED, 1), (UNSTABLE, state.MEND_RUNS - 4)):
+            failure = state.Open("selftests", "d05_x", 1, status, "c1", 1.0, passes=0 if status == FAILED else 4)
+            ((entry, times),) = soak.failures_to_repeat([failure])
+            self.assertEqual((entry.words, times), (("d05_x",), wanted))
 
 
 class Rounds(unittest.TestCase):
