@@ -56,7 +56,7 @@ build_programs() {
 }
 
 # part_of PATH: where PATH is made, to be renamed when it is complete: beside it, or where a run of
-# scripts/test removes what it has not finished (scripts/testing/janitor.py).  One file system.
+# scripts/test removes what it has not finished (scripts/testing/cleanup.py).  One file system.
 part_of() { printf '%s' "${ONDEMAND_SCRATCH:-${1%/*}}/${1##*/}.part"; }
 
 say() { printf '%s\n' "$*"; }

@@ -15,7 +15,7 @@ def repeat_command(part, tag, seed, selftest=None):
     return f"scripts/test --seed {seed} {f'{part}:{selftest}' if selftest else tag}"
 
 
-def _told(entries, room):
+def _failure_lines(entries, room):
     """Two lines an entry, as many as there is room for; then how many are left out.
 
     `entries`: (kind, name, reason, command).
@@ -54,4 +54,4 @@ def closing(outcomes, entries, took, logs, unfinished=()):
     if unfinished:
         extra.append(f"not run: {' '.join(unfinished)}"[:WIDTH])
     ordered = sorted(entries, key=lambda entry: entry[0] != FAILED)
-    return [*_told(ordered, LINES - len(extra) - len(last)), *extra, *last]
+    return [*_failure_lines(ordered, LINES - len(extra) - len(last)), *extra, *last]

@@ -26,9 +26,9 @@ def item(argv):
         log = c.logs / f"{tag}.log"
         status = c.processes.run(argv(c), log, HOST, NICE)
         lines = log.read_text(errors="replace").splitlines()
-        told = [line for line in lines if line.strip()]
+        nonempty = [line for line in lines if line.strip()]
         # A compiler says what is wrong first, a checker last.
-        reason = next((line for line in told if line.startswith("error")), told[-1] if told else "")
+        reason = next((line for line in nonempty if line.startswith("error")), nonempty[-1] if nonempty else "")
         outcome = one(tag, status != 0, f"status {status}: {reason}"[:300], lines[-25:], str(log))
         for line in lines:
             outcome.events.update(ktap.events_of(line) or {})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Where things are, and what a run was told: handed to everything that runs."""
+"""Where things are, and the options of a run: handed to everything that runs."""
 
 import os
 import subprocess

@@ -69,8 +69,8 @@ class Outcome:
     def summary(self):
         """ "12 passed, 1 failed": the kinds that are there."""
         kinds = (PASSED, FAILED, UNSTABLE, SKIPPED, KNOWN)
-        told = [f"{self.count(kind)} {kind}" for kind in kinds if self.count(kind)]
-        return ", ".join(told) or "no result"
+        counts = [f"{self.count(kind)} {kind}" for kind in kinds if self.count(kind)]
+        return ", ".join(counts) or "no result"
 
 
 def one(name, failed, reason="", detail=(), log=""):

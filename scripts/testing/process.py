@@ -98,4 +98,4 @@ def _end(processes):
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
-                pass  # In state D: the janitor reports what cannot be ended.
+                pass  # In state D: the cleanup process reports what cannot be ended.

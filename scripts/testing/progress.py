@@ -65,17 +65,17 @@ class Progress:
         if outcome.left_out:
             return
         word = WORDS.get(outcome.status, "ok")
-        told = outcome.summary()
-        self._line(self.share(running), f"{word:8} {task.name:24} {clock(outcome.seconds):>6}  {told}")
+        summary = outcome.summary()
+        self._line(self.share(running), f"{word:8} {task.name:24} {clock(outcome.seconds):>6}  {summary}")
         for result in outcome.results:
             if result.status in (FAILED, UNSTABLE):
                 self._write(f"                 {result.status}: {result.name}: {result.reason}")
 
     def alive(self, running):
-        told = [self._at(task, begun) for task, begun in running]
+        told = [self._describe(task, begun) for task, begun in running]
         self._line(self.share(running), f"running: {', '.join(told)}")
 
-    def _at(self, task, begun):
+    def _describe(self, task, begun):
         """ "selftests/1 2m03s, 40 results": its results so far, if it prints them."""
         text = f"{task.name} {clock(self._now() - begun)}"
         file = self._results and Path(self._results, f"{file_name(task.name)}.ktap")

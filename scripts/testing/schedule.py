@@ -36,7 +36,7 @@ def path(task, tasks):
 
 
 class Scheduler:
-    """`told` is called in this thread: `ended(task, outcome, running)` for each task, `alive(running)` in
+    """`report` is called in this thread: `ended(task, outcome, running)` for each task, `alive(running)` in
     between; `running`: pairs of a task and when it began (time.monotonic).
 
     `given`: outcomes by name that tasks may need and that are there already.  Of the tasks that
@@ -44,26 +44,26 @@ class Scheduler:
     `ordered` the first in the list.
     """
 
-    def __init__(self, tasks, told, given=None, ordered=False, lanes=None, heartbeat=HEARTBEAT):
+    def __init__(self, tasks, report, given=None, ordered=False, lanes=None, heartbeat=HEARTBEAT):
         tasks = list(tasks)
         self._waiting = tasks if ordered else sorted(tasks, key=lambda task: -path(task, tasks))
         names = {task.name for task in self._waiting}
         assert len(names) == len(self._waiting), "two tasks have one name"
-        self._told, self._lanes, self._heartbeat = told, dict(lanes or LANES), heartbeat
+        self._report, self._lanes, self._heartbeat = report, dict(lanes or LANES), heartbeat
         self._ended, self._running = dict(given or {}), {}
         self._queue = queue.Queue()
 
     def run(self):
         """Runs all; returns the outcomes by name.  Raises what a task raises, Cancelled among it."""
         while self._waiting or self._running:
-            self._give_up_hopeless()
+            self._skip_blocked()
             self._start_ready()
             if not self._running:
                 continue
             try:
                 task, outcome, error = self._queue.get(timeout=self._heartbeat)
             except queue.Empty:
-                self._told.alive(list(self._running.values()))
+                self._report.alive(list(self._running.values()))
                 continue
             begun = self._running.pop(task.name)[1]
             if error is not None:
@@ -74,13 +74,13 @@ class Scheduler:
 
     def _end(self, task, outcome):
         self._ended[task.name] = outcome
-        self._told.ended(task, outcome, list(self._running.values()))
+        self._report.ended(task, outcome, list(self._running.values()))
 
-    def _give_up_hopeless(self):
+    def _skip_blocked(self):
         """What needs something that has failed or is not there is skipped, and says so."""
         for task in list(self._waiting):
             known = {t.name for t in self._waiting} | set(self._ended) | set(self._running)
-            bad = [n for n in task.needs if n not in known or (n in self._ended and _useless(self._ended[n]))]
+            bad = [n for n in task.needs if n not in known or (n in self._ended and _blocks(self._ended[n]))]
             if bad:
                 self._waiting.remove(task)
                 self._end(task, Outcome([Result(task.name, SKIPPED, f"not run: {bad[0]} has failed")]))
@@ -102,5 +102,5 @@ class Scheduler:
             self._queue.put((task, one(task.name, True, f"{type(error).__name__}: {error}"), None))
 
 
-def _useless(outcome):
+def _blocks(outcome):
     return outcome.failed or outcome.status == SKIPPED

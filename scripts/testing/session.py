@@ -15,7 +15,7 @@ from pathlib import Path
 from . import builds, closing, records
 from .commands import Selftests
 from .context import REPO, Commit, Context, shell_words
-from .janitor import MARK, Janitor
+from .cleanup import MARK, CleanupProcess
 from .outcome import FAILED, SKIPPED, UNSTABLE, Outcome, Result
 from .process import Cancelled, Processes
 from .progress import Progress, clock, file_name, say, warn
@@ -62,7 +62,7 @@ class Session:
         self._scratch.mkdir(parents=True)
         self._environment = self.c.environment(MARK, mark, self._temporary)
         self._environment["ONDEMAND_SCRATCH"] = str(self._scratch)
-        self._janitor = Janitor(mark, [self._temporary, self._scratch])
+        self._cleanup = CleanupProcess(mark, [self._temporary, self._scratch])
         self.c.processes = Processes(self._environment, REPO)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
@@ -72,7 +72,7 @@ class Session:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self.c.processes.cancel()
-        if not self._janitor.close():
+        if not self._cleanup.close():
             warn("some processes of this run could not be ended: they wait in the kernel")
 
     def _lock(self):

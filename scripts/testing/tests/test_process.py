@@ -10,7 +10,7 @@ import time
 import unittest
 from pathlib import Path
 
-from testing import janitor
+from testing import cleanup
 from testing.process import TIMED_OUT, Cancelled, Processes
 from testing.speed import LARGEST, Deadline, slowness
 
@@ -91,10 +91,10 @@ class Speed(unittest.TestCase):
 
 RUN = """
 import subprocess, sys, time
-from testing.janitor import Janitor, MARK
+from testing.cleanup import CleanupProcess, MARK
 import os
 os.environ[MARK] = sys.argv[1]
-Janitor(sys.argv[1], sys.argv[2:])
+CleanupProcess(sys.argv[1], sys.argv[2:])
 # One in a session of its own that ignores SIGTERM, with a child.
 subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 600 & while :; do wait; done"], start_new_session=True)
 print("ready", flush=True)
@@ -111,18 +111,18 @@ class KilledRuns(Temporary):
         run = subprocess.Popen([sys.executable, "-c", RUN, mark, directory], cwd=SCRIPTS, stdout=subprocess.PIPE, text=True)
         self.addCleanup(run.stdout.close)
         self.assertEqual(run.stdout.readline(), "ready\n")
-        within(lambda: len(janitor.marked(mark)) >= 2)
+        within(lambda: len(cleanup.marked(mark)) >= 2)
         run.kill()
         run.wait(WAIT)
-        within(lambda: not janitor.marked(mark) and not directory.exists())
+        within(lambda: not cleanup.marked(mark) and not directory.exists())
 
-    def test_an_orderly_end_sweeps_as_well(self):
+    def test_an_orderly_end_cleans_up_as_well(self):
         mark, directory = f"orderly-{os.getpid()}", self.path / "run"
         directory.mkdir()
-        swept = janitor.Janitor(mark, [directory])
-        child = subprocess.Popen(["sleep", "600"], env={**os.environ, janitor.MARK: mark})
-        within(lambda: janitor.marked(mark))
-        self.assertTrue(swept.close())
+        process = cleanup.CleanupProcess(mark, [directory])
+        child = subprocess.Popen(["sleep", "600"], env={**os.environ, cleanup.MARK: mark})
+        within(lambda: cleanup.marked(mark))
+        self.assertTrue(process.close())
         self.assertEqual(child.wait(WAIT), -15)
         self.assertFalse(directory.exists())
 

@@ -2,11 +2,11 @@
 """Leaves nothing behind: ends the processes of a run and removes its files when the run is gone.
 
 A run marks its processes: each inherits MARK in its environment.  A process of its own, the
-janitor, holds the read end of a pipe; the run holds the only write end.  However the run ends,
-by SIGKILL too, the pipe is closed then, and the janitor ends all that have the mark, unmounts
+cleanup process, holds the read end of a pipe; the run holds the only write end.  However the run ends,
+by SIGKILL too, the pipe is closed then, and that process ends all that have the mark, unmounts
 what is mounted below the run's directories and removes them.
 
-    python3 -m testing.janitor MARK DIR...    (standard input: the pipe)
+    python3 -m testing.cleanup MARK DIR...    (standard input: the pipe)
 """
 
 import os
@@ -44,13 +44,13 @@ def end_marked(mark, spare=()):
     """Ends them: SIGTERM, and SIGKILL after GRACE.  Returns those that are still there."""
     begun = time.monotonic()
     left = marked(mark, spare)
-    told = set()
+    signalled = set()
     while left and time.monotonic() - begun < GRACE + GONE:
         kill = time.monotonic() - begun >= GRACE
         for pid in left:
             # New ones may appear meanwhile: each gets SIGTERM once.
-            if kill or pid not in told:
-                told.add(pid)
+            if kill or pid not in signalled:
+                signalled.add(pid)
                 try:
                     os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
                 except OSError:
@@ -72,8 +72,8 @@ def unmount_below(directories):
             subprocess.run(["umount", "-l", point], check=False, stderr=subprocess.DEVNULL)
 
 
-def sweep(mark, directories, spare=()):
-    """Everything the janitor does.  Returns the pids that could not be ended."""
+def clean_up(mark, directories, spare=()):
+    """Everything that the cleanup process does.  Returns the pids that could not be ended."""
     left = end_marked(mark, spare)
     unmount_below(directories)
     for directory in directories:
@@ -81,12 +81,12 @@ def sweep(mark, directories, spare=()):
     return left
 
 
-class Janitor:
-    """The run's side: starts the janitor; `close` has it sweep now, and waits for it."""
+class CleanupProcess:
+    """The run's side: starts the cleanup process; `close` has it begin now, and waits for it."""
 
     def __init__(self, mark, directories):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "testing.janitor", mark, *map(str, directories)],
+            [sys.executable, "-m", "testing.cleanup", mark, *map(str, directories)],
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -107,7 +107,7 @@ def main():
     # Ends when the last write end is closed; nothing is ever written.
     while sys.stdin.buffer.read(4096):
         pass
-    return 1 if sweep(mark, directories) else 0
+    return 1 if clean_up(mark, directories) else 0
 
 
 if __name__ == "__main__":
