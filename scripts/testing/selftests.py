@@ -10,6 +10,8 @@ from .outcome import FAILED, Outcome, Result
 MOST_GUESTS = 6
 # Seconds for a guest, which is there for one that is dead: each selftest has its own deadline.
 LONGEST = {"base": 1500, "debug": 3000}
+# What the program may end with: all passed, something failed, all skipped.
+ENDED = (0, 1, ktap.EXIT_SKIP)
 # Results that vm/leak-check adds at the end.
 LEAK_RESULTS = ("module_unload", "kmemleak", "kernel_log")
 
@@ -73,6 +75,8 @@ class Guests:
             if not left:
                 if self.leak_check and not done.issuperset(LEAK_RESULTS):
                     total.results.append(Result("leak_check", FAILED, f"status {status} while the module was unloaded"))
+                elif status not in ENDED:
+                    total.results.append(Result("guest_end", FAILED, f"status {status} after the last result"))
                 return total
             # Out of time, but not for want of progress: the rest goes on.
             if status == 124 and done:
