@@ -58,7 +58,7 @@ impl Count {
     /// Adds a part that has taken so long, on a machine that is so slow at its end: in percent, 100 at
     /// its best.
     ///
-    /// Whoever waits may have been stopped, with the machine or by it, and a part then takes much longer
+    /// The waiting process may have been stopped, with the machine or by it, and a part then takes much longer
     /// than it should. No more than twice its length is counted: nobody else got on meanwhile, either.
     pub(crate) fn add(&mut self, took: Duration, slowness: u32) {
         let counted = took.min(self.next_look() * 2);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_stopped_has_not_waited_all_the_time() {
+    fn a_stopped_process_has_not_waited_all_the_time() {
         let mut count = Count::new(ALLOWED, 100);
         count.add(Duration::from_secs(3600), 100);
         assert!(!count.passed());

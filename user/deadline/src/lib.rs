@@ -84,7 +84,7 @@ pub fn overdue(elapsed: Duration, allowed: Duration) -> Option<Duration> {
 
 /// The end of a wait.
 ///
-/// Whoever waits asks [`Deadline::passed`] first, then looks at what it waits for, and gives up if the
+/// A wait asks [`Deadline::passed`] first, then looks at what it waits for, and gives up if the
 /// deadline had passed before: so nothing is missed that happened in time.
 ///
 /// ```

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::MAX_FACTOR;
 
-/// For how long is measured: several turns of whoever shares the processor, some milliseconds each.
+/// For how long is measured: several time slices of the processes that share the processor, some milliseconds each.
 const LENGTH: Duration = Duration::from_millis(50);
 
 /// As many units at least, on a machine where [`LENGTH`] is over sooner.

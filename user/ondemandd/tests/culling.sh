@@ -203,7 +203,7 @@ idle() {
     # The pauses are 1, 2, 4 ... s; one has begun before, and one has not ended.
     until ((pauses > took)); do pauses=$((2 * pauses + 1)) most=$((most + 1)); done
     echo "# $used ticks of $(getconf CLK_TCK) a second and $passed passes (of $most) in $took s"
-    # An emulated machine counts what its host does elsewhere, too; whoever spins uses all of a
+    # An emulated machine counts what its host does elsewhere, too; a process that spins uses all of a
     # processor, whenever it is looked at.
     ((used <= took * $(getconf CLK_TCK) / 3 && passed <= most))
 }

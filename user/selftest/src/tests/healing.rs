@@ -188,7 +188,7 @@ fn volume_that_cannot_be_buried(t: &Context) -> Result<()> {
     }
     let lines = log.lines().len();
     ensure!(lines < 50, "{lines} lines in the kernel's log");
-    // What is measured is that nothing goes on. Whoever spins uses all of a processor in every moment;
+    // What is measured is that nothing goes on. A thread that spins uses all of a processor in every moment;
     // an emulated processor that waits for one of the host's only seems to work.
     let per_second = f64::from(u32::try_from(rustix::param::clock_ticks_per_second())?);
     eventually(
