@@ -25,13 +25,12 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use cachefiles_proto::passing;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 use rustix::io::Errno;
 use thiserror::Error;
-
-use crate::packet;
 
 /// The start of every packet: a name and the version of what follows.
 const MAGIC: [u8; 6] = *b"ONDD\0\x01";
@@ -133,7 +132,7 @@ impl Channel {
     ///
     /// [`HandoverError::Pair`], for want of descriptors or memory.
     pub fn pair() -> Result<(Channel, Channel), HandoverError> {
-        let (one, other) = packet::pair().map_err(HandoverError::Pair)?;
+        let (one, other) = passing::pair().map_err(HandoverError::Pair)?;
         Ok((Channel { socket: one }, Channel { socket: other }))
     }
 
@@ -186,7 +185,7 @@ impl Channel {
     }
 
     fn send(&self, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), HandoverError> {
-        packet::send(&self.socket, packet, fds).map_err(HandoverError::Send)
+        passing::send(&self.socket, packet, fds).map_err(HandoverError::Send)
     }
 
     /// Waits for what [`Channel::send_device`] sends. The descriptors are close-on-exec.
@@ -259,7 +258,7 @@ impl Channel {
     /// Kind and argument, what follows, and descriptors; waits for ever if no time is given.
     fn receive(&self, within: Option<Duration>) -> Result<Received, HandoverError> {
         self.wait(within)?;
-        let packet = packet::receive(&self.socket, size_of::<Head>() + LONGEST_REASON)
+        let packet = passing::receive(&self.socket, size_of::<Head>() + LONGEST_REASON)
             .map_err(HandoverError::Receive)?;
         if packet.bytes.is_empty() {
             return Err(HandoverError::Closed);

@@ -28,7 +28,6 @@
 //! | `graveyard` | what the kernel leaves to be deleted |
 //! | [`takeover`] | the keeper's state machine, without any system call |
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
-//! | `packet` | a packet of it |
 //! | [`worker`] | the child: start and threads |
 //! | [`sandbox`] | what the worker gives up |
 //! | [`server`] | what is done with a message |
@@ -79,7 +78,6 @@ pub mod metrics;
 pub mod mount;
 pub mod mounted;
 pub mod objects;
-mod packet;
 pub mod patience;
 pub mod pool;
 pub mod prefetch;

@@ -56,6 +56,7 @@ mod device;
 mod error;
 mod message;
 mod packet;
+pub mod passing;
 
 pub use anon_file::AnonymousFile;
 pub use anon_file::READ_COMPLETE_OPCODE;

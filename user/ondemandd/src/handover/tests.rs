@@ -120,7 +120,7 @@ fn other_packets_are_refused_and_their_descriptors_closed() {
 
     // A descriptor in a packet that is cut: both ends of a pipe are closed afterwards.
     let (reader, writer) = rustix::pipe::pipe().unwrap();
-    packet::send(&keeper, &[0; 2 * LONGEST_REASON], &[writer.as_fd()]).unwrap();
+    passing::send(&keeper, &[0; 2 * LONGEST_REASON], &[writer.as_fd()]).unwrap();
     drop(writer);
     assert!(matches!(
         worker.receive_device(soon()),

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use anyhow::Context;
+use cachefiles_proto::passing;
 use cachefiles_proto::Device;
 use serde::Deserialize;
 use serde::Serialize;
@@ -42,7 +43,7 @@ use crate::handover::Channel;
 use crate::limits::Limits;
 use crate::metrics::address::MetricsAddress;
 use crate::metrics::server::MetricsServer;
-use crate::packet;
+
 use crate::rundir::RunDir;
 use crate::signals;
 use crate::signals::Signals;
@@ -138,8 +139,8 @@ impl Keeper {
         ];
         fds.extend(self.metrics.as_ref().map(AsFd::as_fd));
         fds.extend(client);
-        let (ours, theirs) = packet::pair().context("cannot make a socket pair")?;
-        packet::send(&ours, &state, &fds).context("cannot send the keeper's state")?;
+        let (ours, theirs) = passing::pair().context("cannot make a socket pair")?;
+        passing::send(&ours, &state, &fds).context("cannot send the keeper's state")?;
         Ok(theirs)
     }
 
@@ -237,7 +238,7 @@ fn receive() -> anyhow::Result<(State, Vec<OwnedFd>)> {
         .context("standard input")?;
     let null = File::open("/dev/null").context("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).context("cannot replace standard input")?;
-    let packet = packet::receive(&socket, LONGEST_STATE).context("standard input is no socket")?;
+    let packet = passing::receive(&socket, LONGEST_STATE).context("standard input is no socket")?;
     ensure!(!packet.is_cut, "the keeper's state is of another version");
     let state = serde_json::from_slice(&packet.bytes);
     let state = state.context("the keeper's state is of another version")?;

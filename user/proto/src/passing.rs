@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Packets with descriptors, between processes that trust one another: `SOCK_SEQPACKET`, so that a packet
-//! arrives as a whole or not at all.
+//! Packets with descriptors (`SCM_RIGHTS`), between processes that trust one another: how a supervisor and its
+//! daemons hand the device and anonymous fds to each other. `SOCK_SEQPACKET`, so that a packet arrives as a
+//! whole or not at all.
 
 use std::io::IoSlice;
 use std::io::IoSliceMut;
@@ -23,20 +24,25 @@ use rustix::net::SocketFlags;
 use rustix::net::SocketType;
 
 /// A packet carries no more descriptors.
-pub(crate) const MOST_FDS: usize = 8;
+pub const MOST_FDS: usize = 8;
 
 /// What was received.
-pub(crate) struct Packet {
+#[derive(Debug)]
+pub struct Packet {
     /// Empty if the other side has ended.
-    pub(crate) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// Close-on-exec.
-    pub(crate) fds: Vec<OwnedFd>,
+    pub fds: Vec<OwnedFd>,
     /// There was more of either.
-    pub(crate) is_cut: bool,
+    pub is_cut: bool,
 }
 
 /// Both ends, close-on-exec.
-pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+///
+/// # Errors
+///
+/// What `socketpair` says: `EMFILE`, `ENFILE`, `ENOMEM`.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -45,9 +51,13 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     )
 }
 
-/// Sends a packet with at most [`MOST_FDS`] descriptors, which the sender keeps as well. An end of the other
-/// side is `EPIPE`, and no signal.
-pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+/// Sends a packet with at most [`MOST_FDS`] descriptors, which the sender keeps as well.
+///
+/// # Errors
+///
+/// `EPIPE`, and no signal, if the other side has ended; `TOOMANYREFS` for more descriptors; what `sendmsg`
+/// says else.
+pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -62,8 +72,12 @@ pub(crate) fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> R
     .map(drop)
 }
 
-/// Receives a packet of at most `longest` bytes; waits for one.
-pub(crate) fn receive(socket: impl AsFd, longest: usize) -> Result<Packet, Errno> {
+/// Receives a packet of at most `longest` bytes; waits for one unless the socket is non-blocking.
+///
+/// # Errors
+///
+/// `EAGAIN` if the socket is non-blocking and there is none; what `recvmsg` says else.
+pub fn receive(socket: impl AsFd, longest: usize) -> Result<Packet, Errno> {
     let mut bytes = vec![0; longest];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
