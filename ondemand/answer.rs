@@ -135,7 +135,8 @@ impl<E: Env> Table<E> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if `msg_id` is no READ that was delivered for this very fd; nothing changes.
+    /// `EINVAL` if `msg_id` is no READ that was delivered for this very fd; nothing changes. One that
+    /// `restore` has made deliverable again was delivered: the first answer counts.
     pub fn read_complete(
         &mut self,
         object: u32,
@@ -147,7 +148,7 @@ impl<E: Env> Table<E> {
             Some(request)
                 if matches!(request.kind, Kind::Read { .. })
                     && request.object == object
-                    && request.phase == Phase::Delivered { object_id } => {}
+                    && request.is_answerable(object_id) => {}
             _ => return Err(Errno::EINVAL),
         }
         let request = self.take(msg_id).ok_or(Errno::EINVAL)?;
@@ -195,6 +196,16 @@ impl<E: Env> Table<E> {
         }
     }
 
+    /// Holds a READ back until its object is open again: nobody can answer it.
+    pub(super) fn park(&mut self, msg_id: u32) {
+        if let Some(request) = self.requests.get(msg_id) {
+            request.phase = Phase::Parked;
+            request.answerable = None;
+            request.reissue = false;
+            self.requests.mark(msg_id, false);
+        }
+    }
+
     /// Parks the READs that can no longer be answered; one in delivery is seen to when its
     /// delivery ends.
     fn park_reads(&mut self, object: u32) {
@@ -205,8 +216,7 @@ impl<E: Env> Table<E> {
             };
             at = request.next;
             if matches!(request.phase, Phase::New | Phase::Delivered { .. }) {
-                request.phase = Phase::Parked;
-                self.requests.mark(msg_id, false);
+                self.park(msg_id);
             }
         }
     }

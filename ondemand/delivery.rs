@@ -15,6 +15,7 @@ use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Slots;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
+use core::num::NonZeroU32;
 
 /// A message on its way out.
 pub struct Delivery<E: Env> {
@@ -142,6 +143,7 @@ impl<E: Env> Table<E> {
                 };
                 if open {
                     self.set_delivered(delivery);
+                    self.read_delivered(delivery.msg_id);
                 } else {
                     self.put_back(delivery, fx);
                 }
@@ -162,6 +164,18 @@ impl<E: Env> Table<E> {
         }
     }
 
+    /// A READ was delivered: it can be answered now, and is deliverable again at once if `restore`
+    /// was written during its delivery.
+    fn read_delivered(&mut self, msg_id: u32) {
+        let Some(request) = self.requests.get(msg_id) else {
+            return;
+        };
+        request.answerable = NonZeroU32::new(request.object_id());
+        if request.reissue {
+            self.renew(msg_id);
+        }
+    }
+
     /// Ends a delivery that failed (no fd to be had, a bad user buffer): the message stays queued.
     pub fn undeliver(&mut self, delivery: &Delivery<E>, fx: &mut Effects<E>) {
         if self.is_in_delivery(delivery) {
@@ -174,17 +188,23 @@ impl<E: Env> Table<E> {
 
     /// Makes an undelivered request deliverable again, or parks a READ whose object has closed.
     fn put_back(&mut self, delivery: &Delivery<E>, fx: &mut Effects<E>) {
-        let closed = match self.objects.get(delivery.object) {
-            Some(entry) => entry.open_id().is_none(),
-            None => true,
+        let msg_id = delivery.msg_id;
+        if !matches!(delivery.kind, Kind::Read { .. }) {
+            self.renew(msg_id);
+            return;
+        }
+        let open_id = match self.objects.get(delivery.object) {
+            Some(entry) => entry.open_id(),
+            None => None,
         };
-        if matches!(delivery.kind, Kind::Read { .. }) && closed {
-            if let Some(request) = self.requests.get(delivery.msg_id) {
-                request.phase = Phase::Parked;
-            }
-            self.want_open(delivery.object, fx);
+        if open_id != Some(delivery.object_id) {
+            // The fd under which it may have been delivered before is closed.
+            self.park(msg_id);
+        }
+        if open_id.is_some() {
+            self.renew(msg_id);
         } else {
-            self.renew(delivery.msg_id);
+            self.want_open(delivery.object, fx);
         }
     }
 }

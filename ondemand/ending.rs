@@ -15,12 +15,11 @@ use crate::ondemand::queue::OwnedRequest;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::RequestPlace;
 use crate::ondemand::queue::Slots;
-use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
 
-/// Objects that one hold of the lock looks at when it walks over all of them.
-const OBJECTS_A_BATCH: u32 = 64;
+/// Requests that one hold of the lock looks at when it walks over all of them.
+const REQUESTS_A_BATCH: u32 = 64;
 
 impl<E: Env> Table<E> {
     /// Puts an object into its final state, ends its requests with `EIO`, and asks the daemon to
@@ -71,47 +70,52 @@ impl<E: Env> Table<E> {
         }
     }
 
-    /// `restore`: makes every delivered, unanswered OPEN deliverable again whose fd is closed, and
-    /// those whose fd is still open as soon as it closes. READs need nothing: they became
-    /// deliverable, or parked, when their fd closed.
+    /// `restore`: makes every delivered, unanswered READ deliverable again, whoever holds its fd, and
+    /// every such OPEN whose fd is closed; an OPEN whose fd is open, as soon as that fd closes. What is
+    /// being delivered counts as delivered: whoever reads it may be dying.
+    ///
+    /// The daemon is woken at the end, even if there was nothing to do.
     pub fn restore(&mut self, fx: &mut Effects<E>) {
         self.restore_from(0, fx);
     }
 
     fn restore_from(&mut self, from: u32, fx: &mut Effects<E>) {
-        let mut at = from;
-        for _ in 0..OBJECTS_A_BATCH {
-            let Some(id) = self.objects.first(at) else {
+        let mut at = Some(from);
+        for _ in 0..REQUESTS_A_BATCH {
+            let Some(msg_id) = at.and_then(|at| self.requests.first(at)) else {
                 fx.push(Effect::WakeDaemon);
                 return;
             };
-            self.restore_object(id);
-            match id.checked_add(1) {
-                Some(next) => at = next,
-                None => {
-                    fx.push(Effect::WakeDaemon);
-                    return;
-                }
-            }
+            self.restore_request(msg_id);
+            at = msg_id.checked_add(1);
         }
-        fx.set_more(More::Restore(at));
+        match at {
+            Some(at) => fx.set_more(More::Restore(at)),
+            None => fx.push(Effect::WakeDaemon),
+        }
     }
 
-    fn restore_object(&mut self, id: u32) {
-        let Some(entry) = self.objects.get(id) else {
-            return;
-        };
-        let State::Reopening(Opening::Pending { msg_id }) = entry.state else {
-            return;
-        };
-        let fd = entry.fd;
+    fn restore_request(&mut self, msg_id: u32) {
         let Some(request) = self.requests.get(msg_id) else {
             return;
         };
-        match request.phase {
-            Phase::Delivered { object_id } if fd != Some(object_id) => self.renew(msg_id),
-            Phase::Delivered { .. } | Phase::InDelivery { .. } => request.reissue = true,
-            _ => {}
+        let (kind, phase) = (request.kind, request.phase);
+        let Some(entry) = self.objects.get(request.object) else {
+            return;
+        };
+        // A request of a dropped object is about to be taken out.
+        let now = match (kind, phase, entry.state) {
+            (Kind::Read { .. }, Phase::Delivered { .. }, State::Open { .. }) => true,
+            (Kind::Open, Phase::Delivered { object_id }, State::Reopening(_)) => {
+                entry.fd != Some(object_id)
+            }
+            (Kind::Read { .. } | Kind::Open, Phase::InDelivery { .. }, _) => false,
+            _ => return,
+        };
+        if now {
+            self.renew(msg_id);
+        } else if let Some(request) = self.requests.get(msg_id) {
+            request.reissue = true;
         }
     }
 

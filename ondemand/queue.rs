@@ -8,6 +8,7 @@
 use crate::errno::Errno;
 use crate::ondemand::state::Object;
 use crate::ondemand::state::State;
+use core::num::NonZeroU32;
 use core::ops::DerefMut;
 
 /// Numbered places for values of type `T`, with one mark a place.
@@ -114,9 +115,12 @@ pub struct Request<E: Env> {
     pub(super) msg_id: u32,
     pub(super) object: u32,
     pub(super) phase: Phase,
-    /// Re-issue this OPEN when the fd that it was delivered with closes: `restore` was written
-    /// while that fd was still open.
+    /// `restore` was written and could not make this deliverable at once: an OPEN becomes so when
+    /// the fd that it was delivered with closes, a READ when its delivery ends.
     pub(super) reissue: bool,
+    /// The object_id under which this READ was delivered, while it can be answered under it:
+    /// `restore` may have made it deliverable again since.
+    pub(super) answerable: Option<NonZeroU32>,
     pub(super) prev: Option<u32>,
     pub(super) next: Option<u32>,
     /// Its neighbours among the requests with a deadline.
@@ -136,11 +140,17 @@ impl<E: Env> Request<E> {
             object: 0,
             phase: Phase::Parked,
             reissue: false,
+            answerable: None,
             prev: None,
             next: None,
             due_prev: None,
             due_next: None,
         }
+    }
+
+    /// Whether it is a READ that was delivered under this object_id, and can be answered under it.
+    pub(super) fn is_answerable(&self, object_id: u32) -> bool {
+        self.answerable.is_some_and(|id| id.get() == object_id)
     }
 
     /// Its number in the queue; 0 before it was in one.
@@ -152,7 +162,7 @@ impl<E: Env> Request<E> {
     pub fn object_id(&self) -> u32 {
         match self.phase {
             Phase::InDelivery { object_id } | Phase::Delivered { object_id } => object_id,
-            _ => 0,
+            _ => self.answerable.map_or(0, NonZeroU32::get),
         }
     }
 }
@@ -180,7 +190,7 @@ pub enum More {
     Reap(u32),
     /// Hand out all requests of this dropped object.
     Drop(u32),
-    /// Re-issue OPENs of the objects from this place on.
+    /// Make the requests from this number on deliverable again.
     Restore(u32),
     /// Hand out every request of a dead cache.
     Flush,

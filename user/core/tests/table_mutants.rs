@@ -77,7 +77,10 @@ fn a_place_that_is_used_again_too_soon_is_found() {
 
 #[test]
 fn a_message_that_is_shown_against_the_tables_word_is_found() {
-    is_found(Fault::ShowRefused, &["fd ", "READ under", "CLOSE of"]);
+    is_found(
+        Fault::ShowRefused,
+        &["fd ", "READ under", "CLOSE of", "shown after its end"],
+    );
 }
 
 #[test]

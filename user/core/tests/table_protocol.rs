@@ -1,59 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Corners of the protocol: `restore`, wrong answers, older fds, turns, and the end of the numbers.
+//! Corners of the protocol: wrong answers, older fds, turns, and the end of the numbers.
 
 #[path = "support/story.rs"]
 mod story;
 
 use ondemand_core::errno::Errno;
-use ondemand_core::ondemand::queue::Kind;
 use ondemand_core::ondemand::state::State;
 use story::Story;
 use story::ALL;
-
-#[test]
-fn restore_makes_an_open_deliverable_whose_fd_is_closed() {
-    let mut story = Story::new();
-    let (_, open) = story.opening();
-    story.0.crash();
-    story.is_quiet();
-    story.0.restore();
-    let again = story.next();
-    assert_eq!(again.msg_id, open.msg_id);
-    assert_ne!(again.object_id, open.object_id);
-    story.ends();
-}
-
-#[test]
-fn restore_reaches_every_one_of_many_objects() {
-    let mut story = Story::new();
-    for _ in 0..200 {
-        story.0.admit().unwrap();
-        story.0.work(0, Ok(())).unwrap();
-        story.0.read_next().unwrap();
-    }
-    story.0.crash();
-    story.0.restore();
-    assert_eq!(story.0.pending.len(), 1, "one hold of the lock did it all");
-    story.0.resume_all();
-    story.check();
-    for _ in 0..200 {
-        assert_eq!(story.0.read_next().unwrap().kind, Kind::Open);
-    }
-    story.is_quiet();
-}
-
-#[test]
-fn restore_wakes_the_daemon_for_the_object_at_the_last_place() {
-    let mut story = Story::new();
-    story.0.next_place = u32::MAX;
-    story.opening();
-    story.0.crash();
-    story.0.restore();
-    story.0.resume_all();
-    story.next();
-    story.ends();
-}
 
 #[test]
 fn an_fd_that_an_error_answer_left_behind_changes_nothing_when_it_closes() {

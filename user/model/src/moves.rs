@@ -59,6 +59,8 @@ pub enum Move {
     Restore,
     /// The daemon dies; another one is there at once.
     Crash,
+    /// The same, and the next one has the fds of answered OPENs, which a supervisor has kept.
+    CrashButKeep,
     /// One of two daemons dies.
     Die(u8),
     /// The oldest request was not answered in time.
@@ -95,6 +97,7 @@ impl fmt::Display for Move {
             Move::Resume(n) => write!(f, "walk {n} goes on"),
             Move::Restore => write!(f, "restore"),
             Move::Crash => write!(f, "the daemon dies"),
+            Move::CrashButKeep => write!(f, "the daemon dies, its fds are kept"),
             Move::Die(t) => write!(f, "daemon {t} dies"),
             Move::Expire => write!(f, "the oldest request is overdue"),
             Move::Drop(object) => write!(f, "object {object} is withdrawn"),
@@ -268,9 +271,9 @@ fn unplanned(sim: &Sim, mut can: impl FnMut(Move, fn(&mut Budget) -> &mut u8)) {
                 can(Move::Copen(request.msg_id), |budget| &mut budget.wrongs);
                 can(Move::Refuse(request.msg_id), |budget| &mut budget.wrongs);
             }
-            (Kind::Read { .. }, phase) => {
+            (Kind::Read { .. }, _) => {
                 can(Move::Kill(request.msg_id), |budget| &mut budget.kills);
-                if let (Phase::Delivered { object_id }, false) = (phase, held) {
+                if let (Some(object_id), false) = (request.answerable, held) {
                     let answer = Move::Complete(object_id, request.msg_id);
                     can(answer, |budget| &mut budget.wrongs);
                 }
@@ -296,6 +299,7 @@ fn unplanned(sim: &Sim, mut can: impl FnMut(Move, fn(&mut Budget) -> &mut u8)) {
     }
     if !sim.apart {
         can(Move::Crash, |budget| &mut budget.crashes);
+        can(Move::CrashButKeep, |budget| &mut budget.crashes);
     }
     can(Move::Restore, |budget| &mut budget.restores);
     can(Move::Expire, |budget| &mut budget.expiries);
@@ -353,6 +357,7 @@ pub fn apply(sim: &mut Sim, event: Move) {
         Move::Resume(n) => sim.resume(usize::from(n)),
         Move::Restore => sim.restore(),
         Move::Crash => sim.crash(),
+        Move::CrashButKeep => sim.crash_but_keep_fds(),
         Move::Die(owner) => sim.die(owner),
         Move::Expire => {
             sim.expire();

@@ -208,6 +208,34 @@ fn a_restore_that_restores_nothing_is_found() {
 }
 
 #[test]
+fn a_read_that_restore_does_not_bring_back_is_found() {
+    let budget = Budget { crashes: 1, ..CALM };
+    for fault in [Fault::RestoreNoRead, Fault::RestoreForgetsDelivery] {
+        is_found(budget, fault, Property::NobodyWaits, "is left");
+    }
+}
+
+#[test]
+fn a_restore_that_takes_the_right_to_answer_is_found() {
+    let budget = Budget {
+        restores: 1,
+        ..CALM
+    };
+    let fault = Fault::RestoreForbidsAnswer;
+    is_found(budget, fault, Property::Invariants, "cannot be answered");
+}
+
+#[test]
+fn a_read_that_is_delivered_twice_without_restore_is_found() {
+    is_found(
+        CALM,
+        Fault::DeliverTwice,
+        Property::Invariants,
+        "without a restore",
+    );
+}
+
+#[test]
 fn what_a_flush_leaves_is_found() {
     let budget = Budget { flushes: 1, ..CALM };
     is_found(

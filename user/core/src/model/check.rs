@@ -57,6 +57,7 @@ impl Sim {
             self.check_object(object, &requests)?;
         }
         self.check_delivery(&requests)?;
+        self.check_hand(&requests)?;
         self.check_threads()?;
         self.check_waiters()
     }
@@ -170,6 +171,20 @@ impl Sim {
                 "nobody delivers {request:?}"
             );
         }
+        let answerable = match (request.kind, request.phase, object.state) {
+            // Nobody answers what is held back, or was not delivered.
+            (Kind::Read { .. }, Phase::New, State::Open { object_id }) => {
+                [None, Some(object_id)].contains(&request.answerable)
+            }
+            (Kind::Read { .. }, Phase::InDelivery { object_id }, _) => {
+                [None, Some(object_id)].contains(&request.answerable)
+            }
+            (Kind::Read { .. }, Phase::Delivered { object_id }, _) => {
+                request.answerable == Some(object_id) && !request.reissue
+            }
+            _ => request.answerable.is_none(),
+        };
+        ensure!(answerable, "who answers {request:?} of {object:?}?");
         let msg_id = request.msg_id;
         let holds = match (request.kind, request.phase) {
             (Kind::Close { object_id }, Phase::New | Phase::InDelivery { .. }) => {
@@ -281,6 +296,26 @@ impl Sim {
             ) && !copy.readable(),
             "more is selected than was marked"
         );
+        Ok(())
+    }
+
+    /// The daemon can answer a READ that it has as long as the READ and its fd are there, whether or
+    /// not `restore` was written since.
+    fn check_hand(&self, requests: &Requests) -> Result<(), String> {
+        for held in &self.hand {
+            let Some(request) = requests.iter().find(|r| r.msg_id == held.msg_id) else {
+                continue;
+            };
+            let is_read = matches!(held.kind, Kind::Read { .. });
+            let open = self.table.view_state(held.place)
+                == Some(State::Open {
+                    object_id: held.object_id,
+                });
+            ensure!(
+                !is_read || !open || request.answerable == Some(held.object_id),
+                "{held:?} cannot be answered"
+            );
+        }
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub struct Held {
     pub place: u32,
     /// Which daemon has it, see [`Sim::apart`].
     pub owner: u8,
+    /// `restore` was written since: it is to be delivered again.
+    pub restored: bool,
 }
 
 /// An open anonymous fd.
@@ -59,10 +61,11 @@ impl Sim {
             kind: delivery.kind,
             place: delivery.object,
             owner: if self.apart { thread } else { 0 },
+            restored: false,
         }
     }
 
-    fn set_awake(&mut self, thread: u8, on: bool) {
+    pub(super) fn set_awake(&mut self, thread: u8, on: bool) {
         if let Some(awake) = &mut self.awake {
             if let Some(awake) = awake.get_mut(usize::from(thread)) {
                 *awake = on;
@@ -92,7 +95,8 @@ impl Sim {
     /// the thread looks for the next one.
     pub fn delivered(&mut self, thread: u8) -> Option<Held> {
         let (delivery, died) = self.deliveries.remove(&thread)?;
-        let held = self.message(thread, &delivery);
+        let mut held = self.message(thread, &delivery);
+        held.restored = self.table.view_is_reissued(held.msg_id);
         let queued = self.table.view_is_queued(held.msg_id);
         let known = self.fds.contains_key(&held.object_id);
         let mut state = None;
@@ -129,7 +133,16 @@ impl Sim {
             self.opens_shown += 1;
         }
         if !died {
+            let same = |other: &Held| {
+                (other.msg_id, other.object_id, other.owner)
+                    == (held.msg_id, held.object_id, held.owner)
+            };
+            self.hand.retain(|other| !same(other));
             self.hand.push(held);
+            if self.fault == Fault::DeliverTwice && matches!(held.kind, Kind::Read { .. }) {
+                self.table.spoil_renew(held.msg_id);
+                self.asleep = false;
+            }
         } else if held.kind == Kind::Open {
             self.close(held.object_id);
         }
@@ -153,6 +166,12 @@ impl Sim {
             Kind::Read { .. } => {
                 if !known || state != Some(State::Open { object_id }) {
                     self.violated(format!("READ under {object_id} of a {state:?}"));
+                }
+                let twice = self.hand.iter().any(|other| {
+                    (other.msg_id, other.object_id) == (held.msg_id, object_id) && !other.restored
+                });
+                if twice {
+                    self.violated(format!("{held:?} is held already, without a restore"));
                 }
             }
             Kind::Close { .. } if !known => {
@@ -350,43 +369,16 @@ impl Sim {
             if fault != Fault::RestoreNothing {
                 table.restore(fx);
             }
-            if fault == Fault::ReissueLiving {
-                table.spoil_reissue();
+            match fault {
+                Fault::ReissueLiving => table.spoil_reissue(),
+                Fault::RestoreNoRead => table.spoil_restored_reads(),
+                Fault::RestoreForgetsDelivery => table.spoil_restored_deliveries(),
+                Fault::RestoreForbidsAnswer => table.spoil_answers(),
+                _ => {}
             }
         });
-    }
-
-    /// The daemon dies: its fds are closed, what it has read is lost. Threads that are in `read`
-    /// come out of it later, and what they got is lost too. Threads of the next daemon read before
-    /// they sleep.
-    pub fn crash(&mut self) {
-        self.dies(|_| true);
-    }
-
-    /// One of the daemons dies, see [`Sim::apart`].
-    pub fn die(&mut self, owner: u8) {
-        self.dies(|other| other == owner);
-    }
-
-    fn dies(&mut self, whose: impl Fn(u8) -> bool) {
-        self.hand.retain(|held| !whose(held.owner));
-        self.orphans = true;
-        for (thread, (_, died)) in &mut self.deliveries {
-            *died |= !self.apart || whose(*thread);
-        }
-        for thread in (0..=u8::MAX).take(super::sim::THREADS) {
-            if (!self.apart || whose(thread)) && !self.deliveries.contains_key(&thread) {
-                self.set_awake(thread, true);
-            }
-        }
-        let open: Vec<u32> = self
-            .fds
-            .iter()
-            .filter(|(_, fd)| whose(fd.owner))
-            .map(|(object_id, _)| *object_id)
-            .collect();
-        for object_id in open {
-            self.close(object_id);
+        for held in &mut self.hand {
+            held.restored = true;
         }
     }
 }

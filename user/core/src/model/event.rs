@@ -50,6 +50,8 @@ pub enum Event {
     Resume(u8),
     /// The daemon dies.
     Crash,
+    /// The daemon dies, and its fds are kept.
+    CrashButKeep,
 }
 
 /// Objects that are there at a time.
@@ -175,6 +177,7 @@ impl Sim {
                 self.resume(index);
             }
             Event::Crash => self.crash(),
+            Event::CrashButKeep => self.crash_but_keep_fds(),
         }
         Some(())
     }

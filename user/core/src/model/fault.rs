@@ -40,6 +40,14 @@ pub enum Fault {
     ReissueLiving,
     /// `restore` does nothing.
     RestoreNothing,
+    /// `restore` makes no READ deliverable again whose fd is open.
+    RestoreNoRead,
+    /// `restore` overlooks a READ that is being delivered.
+    RestoreForgetsDelivery,
+    /// A READ that is deliverable again cannot be answered by who has it.
+    RestoreForbidsAnswer,
+    /// A READ is delivered twice without a `restore`.
+    DeliverTwice,
     /// An answer to what is not queued any more is accepted.
     LateAnswer,
     /// What was answered stays in the queue.

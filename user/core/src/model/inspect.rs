@@ -17,6 +17,7 @@ use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 /// A request as it lies in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +30,10 @@ pub struct RequestView<T> {
     pub phase: Phase,
     /// The object's place.
     pub object: u32,
-    /// Whether it is to be re-issued when its fd closes.
+    /// Whether it is to be re-issued, when its fd closes or its delivery ends.
     pub reissue: bool,
+    /// The object_id under which this READ can be answered.
+    pub answerable: Option<u32>,
     /// Whether its place is marked.
     pub marked: bool,
     /// Its neighbours in the object's list.
@@ -83,6 +86,7 @@ impl Table<Model> {
                 phase: request.phase,
                 object: request.object,
                 reissue: request.reissue,
+                answerable: request.answerable.map(NonZeroU32::get),
                 marked,
                 prev: request.prev,
                 next: request.next,
@@ -145,6 +149,11 @@ impl Table<Model> {
             .is_some_and(|request| request.phase == Phase::Delivered { object_id })
     }
 
+    /// Whether it is to be re-issued.
+    pub fn view_is_reissued(&self, msg_id: u32) -> bool {
+        self.find(msg_id).is_some_and(|request| request.reissue)
+    }
+
     /// The place of a request's object.
     pub fn view_object_of(&self, msg_id: u32) -> Option<u32> {
         self.find(msg_id).map(|request| request.object)
@@ -177,7 +186,7 @@ impl Table<Model> {
         self.find(msg_id).is_some_and(|request| {
             matches!(request.kind, Kind::Read { .. })
                 && request.object == place
-                && request.phase == Phase::Delivered { object_id }
+                && request.is_answerable(object_id)
         })
     }
 
@@ -249,6 +258,7 @@ where
             phase: self.phase,
             msg_id: self.msg_id,
             reissue: self.reissue,
+            answerable: self.answerable,
             prev: self.prev,
             next: self.next,
             due_prev: self.due_prev,

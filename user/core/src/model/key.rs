@@ -188,13 +188,15 @@ impl Writer<'_> {
                 Phase::Delivered { object_id } => (3, self.names.of(object_id)),
                 Phase::Failed(_) => (4, 0),
             };
-            let held = self
-                .sim
-                .hand
-                .iter()
-                .find(|held| held.msg_id == request.msg_id)
-                .map_or(0, |held| held.owner + 1);
-            let flags = u8::from(request.reissue) | u8::from(request.marked) << 1 | held << 2;
+            let mut flags = u8::from(request.reissue)
+                | u8::from(request.marked) << 1
+                | u8::from(request.answerable.is_some()) << 2;
+            // Who has it: two daemons at most, and what they are to be sent again.
+            for held in &self.sim.hand {
+                if held.msg_id == request.msg_id {
+                    flags |= (1 | u8::from(held.restored) << 1) << (3 + 2 * held.owner);
+                }
+            }
             let object = self.object(request.object);
             self.out
                 .extend([object << 4 | kind, closes, phase << 4 | name, flags]);
@@ -267,7 +269,10 @@ impl Writer<'_> {
             let code = match *more {
                 More::Reap(place) => self.object(place) & 0x0f,
                 More::Drop(place) => 0x10 | self.object(place) & 0x0f,
-                More::Restore(at) => 0x20 | u8::try_from(at).unwrap_or(NONE) & 0x0f,
+                More::Restore(at) => {
+                    let below = self.requests.iter().filter(|r| r.msg_id < at).count();
+                    0x20 | byte(below) & 0x0f
+                }
                 More::Flush => 0x30,
                 More::WakeAll(at) => 0x40 | u8::try_from(at).unwrap_or(NONE) & 0x0f,
             };

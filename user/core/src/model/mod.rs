@@ -17,6 +17,7 @@
 
 pub mod check;
 pub mod daemon;
+pub mod death;
 pub mod event;
 pub mod fault;
 pub mod kernel;

@@ -19,6 +19,8 @@ pub enum Policy {
     Same,
     /// Another one, after the death of the one before: it writes `restore` and knows every blob.
     Successor,
+    /// The same, with the anonymous fds of the one before, which a supervisor has kept.
+    Heir,
     /// Another one, after the death of the one before, that knows no blob.
     Stranger,
 }
@@ -40,7 +42,11 @@ impl Sim {
                 self.restore();
             }
         } else {
-            self.crash();
+            if policy == Policy::Heir {
+                self.crash_but_keep_fds();
+            } else {
+                self.crash();
+            }
             self.let_go();
             self.restore();
         }
@@ -57,7 +63,7 @@ impl Sim {
             if account.outcome.is_none() && matches!(account.kind, Kind::Read { .. }) {
                 return Err(format!("{policy:?}: READ {label} never ends"));
             }
-            if policy == Policy::Successor
+            if matches!(policy, Policy::Successor | Policy::Heir)
                 && must_succeed.contains(label)
                 && account.outcome != Some(Ok(()))
             {

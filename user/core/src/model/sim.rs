@@ -364,8 +364,9 @@ impl Sim {
         let (table, fds) = (&self.table, &self.fds);
         self.hand.retain(|held| match held.kind {
             Kind::Close { object_id } => fds.contains_key(&object_id),
-            // As long as its fd is open nobody else is to be sent this OPEN.
-            Kind::Open if fds.contains_key(&held.object_id) => table.view_is_queued(held.msg_id),
+            // As long as its fd is open nobody else is to be sent this OPEN, and this READ can be
+            // answered.
+            _ if fds.contains_key(&held.object_id) => table.view_is_queued(held.msg_id),
             _ => table.view_waits(held.msg_id, held.object_id),
         });
     }

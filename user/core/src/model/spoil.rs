@@ -8,6 +8,7 @@
 use crate::model::places::Inline;
 use crate::model::places::Model;
 use crate::model::places::Place;
+use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Request;
 use crate::ondemand::queue::Slots;
@@ -16,6 +17,7 @@ use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 impl Table<Model> {
     /// Queues a request again that was handed out.
@@ -37,6 +39,7 @@ impl Table<Model> {
     pub fn spoil_deliver(&mut self, msg_id: u32, object_id: u32) {
         if let Some(request) = self.requests.get(msg_id) {
             request.phase = Phase::Delivered { object_id };
+            request.answerable = NonZeroU32::new(object_id);
             self.requests.mark(msg_id, false);
         }
     }
@@ -51,6 +54,46 @@ impl Table<Model> {
         let object = self.objects.get(place)?;
         object.state = State::Reopening(Opening::Queued);
         Some(*object.handle())
+    }
+
+    /// Takes back what `restore` has done for READs.
+    pub fn spoil_restored_reads(&mut self) {
+        for request in self.view_requests() {
+            let Some(object_id) = request.answerable else {
+                continue;
+            };
+            if request.phase == Phase::New {
+                self.spoil_deliver(request.msg_id, object_id);
+            }
+        }
+        self.spoil_restored_deliveries();
+    }
+
+    /// Takes back what `restore` has noted about READs that are being delivered.
+    pub fn spoil_restored_deliveries(&mut self) {
+        for msg_id in self.view_numbers().collect::<Vec<u32>>() {
+            if let Some(request) = self.requests.get(msg_id) {
+                if matches!(request.kind, Kind::Read { .. }) {
+                    request.reissue = false;
+                }
+            }
+        }
+    }
+
+    /// Takes the right to answer from READs that are deliverable again.
+    pub fn spoil_answers(&mut self) {
+        for request in self.view_requests() {
+            if request.phase == Phase::New {
+                if let Some(request) = self.requests.get(request.msg_id) {
+                    request.answerable = None;
+                }
+            }
+        }
+    }
+
+    /// Makes a READ deliverable again.
+    pub fn spoil_renew(&mut self, msg_id: u32) {
+        self.renew(msg_id);
     }
 
     /// Makes every OPEN deliverable again that was delivered.

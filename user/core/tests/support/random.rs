@@ -32,6 +32,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => n().prop_map(Event::Await),
         12 => n().prop_map(Event::Resume),
         1 => Just(Event::Crash),
+        1 => Just(Event::CrashButKeep),
     ]
 }
 
@@ -51,7 +52,12 @@ pub(crate) fn play(fault: Fault, events: &[Event]) -> Result<(), String> {
         let at = |why| format!("step {step}, {event:?}: {why}");
         sim.check().map_err(at)?;
         if step % 8 == 0 || step + 1 == events.len() {
-            for policy in [Policy::Same, Policy::Successor, Policy::Stranger] {
+            for policy in [
+                Policy::Same,
+                Policy::Successor,
+                Policy::Heir,
+                Policy::Stranger,
+            ] {
                 let served = sim.clone().serve(policy).map_err(at)?;
                 served.tear_down(false).map_err(at)?;
             }

@@ -112,7 +112,12 @@ impl Story {
     /// Whatever is left can end, in every way there is.
     pub(crate) fn ends(mut self) {
         self.check();
-        for policy in [Policy::Same, Policy::Successor, Policy::Stranger] {
+        for policy in [
+            Policy::Same,
+            Policy::Successor,
+            Policy::Heir,
+            Policy::Stranger,
+        ] {
             let served = self.0.clone().serve(policy).unwrap();
             served.tear_down(false).unwrap();
         }

@@ -55,3 +55,14 @@ fn a_message_that_is_shown_against_the_tables_word_is_found() {
 fn a_lost_wake_up_of_a_waiter_is_found() {
     is_found(Fault::DropObjectWake, "should be");
 }
+
+#[test]
+fn a_restore_that_forgets_reads_or_the_right_to_answer_is_found() {
+    is_found(Fault::RestoreNoRead, "deliverable is");
+    is_found(Fault::RestoreForbidsAnswer, "READ_COMPLETE: ");
+}
+
+#[test]
+fn a_read_that_is_delivered_twice_is_found() {
+    is_found(Fault::DeliverTwice, "deliverable is");
+}

@@ -78,13 +78,16 @@ impl Player {
             .collect()
     }
 
-    /// The numbers of unanswered requests that the daemon has, with their object_ids.
+    /// The numbers of unanswered requests that the daemon has, with their object_ids. A READ counts
+    /// as long as its fd is open, also if it is to be sent again.
     fn asked(&self, what: What) -> Vec<(u32, u32)> {
+        let is_open = |fd: &u32| self.reference.fds.iter().any(|(open, _)| open == fd);
         let requests = self.reference.requests.iter();
         requests
             .filter(|request| request.what == what && request.ended.is_none())
-            .filter_map(|request| match request.stage {
-                Stage::Asked(object_id) => Some((request.msg_id?, object_id)),
+            .filter_map(|request| match (what, request.stage) {
+                (What::Read, _) => Some((request.msg_id?, request.sent.filter(is_open)?)),
+                (_, Stage::Asked(object_id)) => Some((request.msg_id?, object_id)),
                 _ => None,
             })
             .collect()
@@ -305,7 +308,11 @@ impl Player {
             Event::Resume(n) => self.sim.resume(at(n, self.sim.pending.len())?),
             Event::Crash => {
                 self.sim.crash();
-                self.reference.crash();
+                self.reference.crash(false);
+            }
+            Event::CrashButKeep => {
+                self.sim.crash_but_keep_fds();
+                self.reference.crash(true);
             }
             Event::Expire => done = same("expire", self.sim.expire(), self.reference.expire()),
             Event::Settle => done = self.settle(),

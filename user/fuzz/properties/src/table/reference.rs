@@ -50,8 +50,10 @@ pub struct Request {
     pub what: What,
     /// How far it has come.
     pub stage: Stage,
-    /// `restore` was written while its fd was open.
+    /// `restore` was written when it could not be sent again at once.
     pub again: bool,
+    /// The open fd under which the daemon has been sent this READ, once or more.
+    pub sent: Option<u32>,
     /// When it ends if nobody answers.
     pub due: Option<u64>,
     /// How it has ended.
@@ -221,6 +223,7 @@ impl Reference {
             what,
             stage: Stage::Waiting,
             again: false,
+            sent: None,
             due: None,
             ended: None,
             told: false,

@@ -64,10 +64,22 @@ impl Reference {
         }
         let open = self.objects[object].state == State::Open(object_id);
         match what {
-            What::Read if ok && open => self.requests[index].stage = Stage::Asked(object_id),
+            What::Read if ok && open => {
+                let request = &mut self.requests[index];
+                request.sent = Some(object_id);
+                request.stage = match core::mem::take(&mut request.again) {
+                    true => Stage::Waiting,
+                    false => Stage::Asked(object_id),
+                };
+            }
             What::Read => {
                 let served = matches!(self.objects[object].state, State::Open(_));
-                self.requests[index].stage = if served { Stage::Waiting } else { Stage::Held };
+                let request = &mut self.requests[index];
+                request.again = false;
+                request.stage = if served { Stage::Waiting } else { Stage::Held };
+                if !open {
+                    request.sent = None;
+                }
                 if !served {
                     self.want(object);
                 }
@@ -158,7 +170,7 @@ impl Reference {
         let index = self.find(msg_id).ok_or(Errno::EINVAL)?;
         let request = &self.requests[index];
         if request.what != What::Read
-            || request.stage != Stage::Asked(object_id)
+            || request.sent != Some(object_id)
             || object.map(|(_, object)| *object) != Some(request.object)
         {
             return Err(Errno::EINVAL);
@@ -192,6 +204,8 @@ impl Reference {
                     let held = matches!(request.stage, Stage::Waiting | Stage::Asked(_));
                     if request.object == object && request.lives() && held {
                         request.stage = Stage::Held;
+                        request.sent = None;
+                        request.again = false;
                     }
                 }
                 self.lose(object);
@@ -209,29 +223,40 @@ impl Reference {
 
     /// `restore`.
     pub fn restore(&mut self) {
-        for object in &self.objects {
-            let State::Opening(index) = object.state else {
+        for index in 0..self.requests.len() {
+            let request = &self.requests[index];
+            let object = &self.objects[request.object];
+            if !request.lives() || object.state == State::Dropping {
                 continue;
+            }
+            let now = match (request.what, request.stage) {
+                (What::Read, Stage::Asked(_)) => true,
+                (What::Open, Stage::Asked(object_id)) => object.fd != Some(object_id),
+                (What::Read | What::Open, Stage::Copying(_)) => false,
+                _ => continue,
             };
             let request = &mut self.requests[index];
-            match request.stage {
-                _ if !request.lives() => {}
-                Stage::Asked(object_id) if object.fd != Some(object_id) => {
-                    request.stage = Stage::Waiting;
-                    request.again = false;
-                }
-                Stage::Asked(_) | Stage::Copying(_) => request.again = true,
-                Stage::Waiting | Stage::Held => {}
+            request.again = !now;
+            if now {
+                request.stage = Stage::Waiting;
             }
         }
     }
 
-    /// The daemon dies: its fds are closed, and what it is reading is lost.
-    pub fn crash(&mut self) {
+    /// The daemon dies: its fds are closed, and what it is reading is lost. With `keep`, those of
+    /// answered OPENs stay open.
+    pub fn crash(&mut self, keep: bool) {
         for copy in &mut self.copies {
             copy.died = true;
         }
-        let mut open: Vec<u32> = self.fds.iter().map(|(object_id, _)| *object_id).collect();
+        let mut open: Vec<u32> = self
+            .fds
+            .iter()
+            .filter(|(object_id, object)| {
+                !keep || self.objects[*object].state != State::Open(*object_id)
+            })
+            .map(|(object_id, _)| *object_id)
+            .collect();
         open.sort_unstable();
         for object_id in open {
             self.close(object_id);

@@ -52,6 +52,8 @@ pub(super) enum Event {
     Resume(u8),
     /// The daemon dies.
     Crash,
+    /// The daemon dies, and the fds of answered OPENs are kept.
+    CrashButKeep,
     /// The first request is due.
     Expire,
     /// The next requests are due earlier or later than those before.
@@ -91,6 +93,7 @@ fn event(bytes: [u8; 3]) -> Option<Event> {
         50 => Event::Expire,
         51 => Event::Clock(n),
         52 | 53 => Event::Settle,
+        54 => Event::CrashButKeep,
         _ => return None,
     })
 }
