@@ -15,6 +15,8 @@
 //! - `open-device PATH`: opens the device without `CAP_SYS_ADMIN`
 //! - `serve IMAGES COUNT`: a daemon with the device as standard input, which is killed, by itself,
 //!   when it has read COUNT messages and has not answered the last one (0: never)
+//! - `serve-and-pass IMAGES DEATH`: the daemon of a [`Supervisor`](super::Supervisor), the socket to it as
+//!   standard input
 //! - `thaw-later DIR`: thaws a file system when its standard input ends, or after 20 seconds
 //! - `hold`: waits to be killed, and holds its standard input open
 
@@ -57,6 +59,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         ["close-beside-read", rounds] => close_beside_read(rounds),
         ["open-device", path] => open_without_capability(path),
         ["serve", images, count] => serve(images, count),
+        ["serve-and-pass", images, death] => super::supervisor::serve_and_pass(images, death),
         ["thaw-later", dir] => thaw_later(dir),
         ["hold"] => hold(),
         _ => Err(anyhow::anyhow!("unknown helper {arguments:?}")),

@@ -85,7 +85,6 @@ const KNOWN: &[Known] = &[
     fails("close_umount_with_old_file_open", "D10"),
     fails("failover_restore_then_close", "D6"),
     fails("failover_restore_twice", "D6"),
-    fails("failover_restore_live_read", "D6"),
     dangerous("d11_volume_that_cannot_be_buried", "D11"),
     fails("d50_bind_without_capability", "D50"),
     fails("d13_cull_around_graveyard", "D13"),

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod runner;
 pub mod stops;
 pub mod store;
+pub mod supervisor;
 pub mod task;
 pub mod wait;
 
@@ -39,6 +40,8 @@ pub use mock::Stage;
 pub use stops::Aside;
 pub use stops::Fetch;
 pub use stops::Stops;
+pub use supervisor::Death;
+pub use supervisor::Supervisor;
 pub use task::Outcome;
 pub use task::Task;
 pub use wait::eventually;

@@ -41,11 +41,6 @@ pub(crate) const TESTS: &[Test] = &[
         restore_twice,
     ),
     Test::new(
-        "failover_restore_live_read",
-        "a READ that restore loses while its file is open",
-        restore_live_read,
-    ),
-    Test::new(
         "failover_daemon_killed",
         "a reader that hangs, or gets wrong data, after its daemon was killed",
         daemon_killed,
@@ -129,20 +124,6 @@ fn restore_twice(t: &Context) -> Result<()> {
     let data = daemon.serve(&mut reader)?.ok("read")?;
     daemon.restore()?;
     daemon.expect_nothing().context("with nothing to do")?;
-    same("block 0", &data, &t.images.contents("plain")?[..4096])
-}
-
-fn restore_live_read(t: &Context) -> Result<()> {
-    let (mut daemon, _, at) = t.mounted_image("plain")?;
-    drop_caches()?;
-    let mut reader = t.block_reader(&at, 0, 4096)?;
-    let read = daemon.expect_read()?;
-    daemon.restore()?;
-    daemon
-        .expect_nothing()
-        .context("the file of the READ is open")?;
-    daemon.answer_read(&read).context("the first delivery")?;
-    let data = daemon.serve(&mut reader)?.ok("read")?;
     same("block 0", &data, &t.images.contents("plain")?[..4096])
 }
 

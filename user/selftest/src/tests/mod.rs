@@ -35,6 +35,7 @@ mod races_opening;
 mod races_reading;
 mod reading;
 mod reopening;
+mod restoring;
 mod security;
 mod store;
 mod suspend;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Test> {
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,
+        restoring::TESTS,
         deadline::TESTS,
         races::TESTS,
         races_answers::TESTS,
