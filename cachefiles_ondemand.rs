@@ -37,7 +37,6 @@ mod daemon;
     reason = "pure files are shared with user/core"
 )]
 mod errno;
-mod fetch;
 mod fscache;
 mod io;
 mod kcompat;

@@ -9,7 +9,6 @@
 use crate::cache::Cache;
 use crate::cache::PAGE;
 use crate::errno::Errno;
-use crate::fetch::Turn;
 use crate::fscache::netfs::Operations;
 use crate::fscache::netfs::Source;
 use crate::fscache::stats;
@@ -130,32 +129,15 @@ impl Object {
             self.cache().daemon().stop_at(Place::HoleFound);
             // What is before the hole was looked at, and is not punched again.
             left.start = hole.start;
-            let answered = if window == 0 {
-                engine.read(self, hole.start, hole.end - hole.start)?;
-                true
+            asked = if window == 0 {
+                engine.read(self, hole.start..hole.end)?;
+                Some(hole)
             } else {
                 let span = cred.run(|| rounded_out(&file, hole, window, end))?;
-                self.fetch(span, hole)?
+                let answered = engine.fetch(self, span.start..span.end)?;
+                // Somebody else's READ may be for another part of the span.
+                answered.contains(&hole.start).then_some(hole)
             };
-            asked = answered.then_some(hole);
-        }
-    }
-
-    /// Asks for `span`, or waits for who asks for a part of it already. Tells whether there was an
-    /// answer that should have brought the start of `hole`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::read`](crate::ondemand::engine::Engine::read); `ENOMEM`.
-    fn fetch(&self, span: Span, hole: Span) -> Result<bool> {
-        match self.fetches().begin(span.start..span.end)? {
-            Turn::Ours(asking) => {
-                let len = span.end - span.start;
-                let outcome = self.cache().engine().read(self, span.start, len);
-                asking.end(outcome);
-                outcome.map(|()| true)
-            }
-            Turn::Theirs(fetch) => Ok(fetch.wait()? && fetch.covers(hole.start)),
         }
     }
 

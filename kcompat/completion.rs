@@ -35,12 +35,6 @@ impl Completion {
         })
     }
 
-    /// Wakes the waiter, now or when it comes. May be called in any context.
-    pub(crate) fn complete(&self) {
-        // SAFETY: `self.inner` is initialised by the type invariant.
-        unsafe { bindings::complete(self.inner.get()) }
-    }
-
     /// Wakes all who wait, now or when they come. May be called in any context.
     pub(crate) fn complete_all(&self) {
         // SAFETY: `self.inner` is initialised by the type invariant.

@@ -15,7 +15,6 @@ mod store;
 
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fetch::Fetches;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
 use crate::kcompat::delayed_work::DelayedWork;
@@ -112,9 +111,6 @@ pub(crate) struct Object {
     settle: DelayedWork<Object, SETTLE>,
     /// The work is queued, or about to be.
     unsettled: AtomicBool,
-    /// Used only with `fetch BYTES`.
-    #[pin]
-    fetches: Fetches,
 }
 
 impl Object {
@@ -176,7 +172,6 @@ impl Object {
                 has_data: AtomicBool::new(false),
                 settle <- DelayedWork::new(),
                 unsettled: AtomicBool::new(false),
-                fetches <- Fetches::new(),
             }),
             GFP_KERNEL,
         )?;
@@ -204,11 +199,6 @@ impl Object {
     /// The queue of those who wait for the first opening.
     pub(crate) fn opened(&self) -> &WaitQueue {
         &self.opened
-    }
-
-    /// What the daemon is being asked for.
-    pub(crate) fn fetches(&self) -> &Fetches {
-        &self.fetches
     }
 
     /// The name of its file.

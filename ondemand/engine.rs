@@ -7,7 +7,6 @@
 //! for an opening looks at the table on its way to sleep: what follows from that does not sleep.
 
 use crate::errno::Errno;
-use crate::kcompat::completion::Completion;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
@@ -18,6 +17,7 @@ use crate::kcompat::workqueue::OwnedQueue;
 use crate::kcompat::xarray;
 use crate::object::Object;
 use crate::ondemand::answer::Opened;
+use crate::ondemand::fetch::Fetches;
 use crate::ondemand::message;
 use crate::ondemand::queue::Effect;
 use crate::ondemand::queue::Effects;
@@ -28,8 +28,10 @@ use crate::ondemand::state;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Refused;
+use crate::ondemand::waiter::Ticket;
+use crate::ondemand::waiter::Waiter;
 use crate::stop_points::Place;
-use core::sync::atomic::AtomicI32;
+use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
@@ -38,20 +40,11 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::SpinLock;
 
-/// One reader that waits for its READ.
-#[pin_data]
-pub(crate) struct Waiter {
-    #[pin]
-    done: Completion,
-    /// 0 or a negative error number; set before `done` happens.
-    result: AtomicI32,
-}
-
 /// The kernel's side of the table.
 pub(crate) enum Kernel {}
 
 impl Env for Kernel {
-    type Ticket = Option<Arc<Waiter>>;
+    type Ticket = Ticket;
     type Handle = Arc<Object>;
     type Requests = xarray::Values<Request<Self>>;
     type Objects = xarray::Values<state::Object<Self>>;
@@ -84,6 +77,9 @@ pub(crate) struct Engine {
     /// Daemon threads that poll the device.
     #[pin]
     daemons: WaitQueue,
+    /// Used only with `fetch BYTES`.
+    #[pin]
+    pub(super) fetches: Fetches,
     reopen: &'static OwnedQueue,
     /// Ticks that a request waits for its answer; 0: for ever. Set before `bind`.
     timeout: AtomicU64,
@@ -106,6 +102,7 @@ impl Engine {
             requests,
             objects,
             daemons <- WaitQueue::new(),
+            fetches <- Fetches::new(),
             reopen,
             timeout: AtomicU64::new(0),
             batch: AtomicU32::new(1),
@@ -176,14 +173,14 @@ impl Engine {
 
     fn carry_out(&self, effect: Effect<Kernel>) {
         match effect {
-            Effect::Complete(request, outcome) => Self::complete(request, outcome),
+            Effect::Complete(request, outcome) => self.complete(request, outcome),
             Effect::Expire(request, object) => {
                 tracepoint::expire(&object, &request);
                 // A READ's reader says so itself.
                 if request.kind == Kind::Open && ratelimit() {
                     pr_warn!("{}: OPEN: no answer in time: ETIMEDOUT\n", object);
                 }
-                Self::complete(request, Err(Errno::ETIMEDOUT));
+                self.complete(request, Err(Errno::ETIMEDOUT));
             }
             Effect::WakeDaemon => self.daemons.wake_one(mask::IN),
             Effect::WakeObject(object) => object.opened().wake_all(0),
@@ -195,13 +192,14 @@ impl Engine {
         }
     }
 
-    /// Tells who waits for a request that it has ended.
-    fn complete(request: KBox<Request<Kernel>>, outcome: Result<(), Errno>) {
+    /// Tells all who wait for a request that it has ended.
+    fn complete(&self, request: KBox<Request<Kernel>>, outcome: Result<(), Errno>) {
         let error = outcome.err().map_or(0, Errno::to_raw);
         tracepoint::complete(request.msg_id(), request.object_id(), request.kind, error);
-        if let Some(waiter) = &request.ticket {
-            waiter.result.store(error, Ordering::Relaxed);
-            waiter.done.complete();
+        match &request.ticket {
+            Ticket::Nobody => {}
+            Ticket::Reader(waiter) => waiter.end(error),
+            Ticket::Readers(fetch) => self.fetches.end(fetch, error),
         }
     }
 
@@ -210,7 +208,7 @@ impl Engine {
     /// # Errors
     ///
     /// `ENOMEM`, `EBUSY` with 2^32 requests in the queue.
-    fn prepare(&self, kind: Kind, size: usize, ticket: Option<Arc<Waiter>>) -> Result<Prepared> {
+    fn prepare(&self, kind: Kind, size: usize, ticket: Ticket) -> Result<Prepared> {
         let place = self.requests.reserve()?;
         let request = KBox::new(Request::new(kind, size, ticket), GFP_KERNEL)?;
         Ok((place, request))
@@ -233,7 +231,7 @@ impl Engine {
     pub(crate) fn send_open(&self, object: &Object) {
         let number = object.number();
         let size = object.open_message(0).size();
-        let (place, mut request) = match self.prepare(Kind::Open, size, None) {
+        let (place, mut request) = match self.prepare(Kind::Open, size, Ticket::Nobody) {
             Ok(prepared) => prepared,
             Err(error) => {
                 return self.run(|table, fx| table.abort_open(number, error.into(), fx));
@@ -257,18 +255,42 @@ impl Engine {
     ///
     /// `EINTR` if the task was killed; `EIO` if the cache is dead, the object is dropped or it
     /// could not be reopened; `ETIMEDOUT` if there was no answer in time; `ENOMEM`.
-    pub(crate) fn read(&self, object: &Object, off: u64, len: u64) -> Result {
-        let number = object.number();
-        let kind = Kind::Read { off, len };
-        let waiter = Arc::pin_init(
-            pin_init!(Waiter {
-                done <- Completion::new(),
-                result: AtomicI32::new(0),
-            }),
-            GFP_KERNEL,
-        )?;
+    pub(crate) fn read(&self, object: &Object, range: Range<u64>) -> Result {
+        let waiter = Arc::pin_init(Waiter::new(), GFP_KERNEL)?;
+        let ticket = Ticket::Reader(waiter.clone());
+        let prepared = self.prepare_read(&range, ticket)?;
+        let msg_id = self.queue_read(object, prepared)?;
+        let daemon = object.cache().daemon();
+        daemon.stop_at(Place::ReadQueued);
+
+        if waiter.wait().is_err() {
+            self.cancel(msg_id);
+            return Err(EINTR);
+        }
+        daemon.stop_at(Place::ReadEnded);
+        waiter.result()
+    }
+
+    /// A READ of a range without a place in the queue yet. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::prepare`].
+    pub(super) fn prepare_read(&self, range: &Range<u64>, ticket: Ticket) -> Result<Prepared> {
+        let (off, len) = (range.start, range.end - range.start);
         let size = message::Message::Read { off, len }.size();
-        let (place, mut request) = self.prepare(kind, size, Some(waiter.clone()))?;
+        self.prepare(Kind::Read { off, len }, size, ticket)
+    }
+
+    /// Queues a READ, and tells its msg_id. Does not sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if the cache is dead or the object is dropped; nobody is told.
+    pub(super) fn queue_read(&self, object: &Object, prepared: Prepared) -> Result<u32, Errno> {
+        let number = object.number();
+        let (place, mut request) = prepared;
+        let kind = request.kind;
         let queued = self.run(|table, fx| {
             request.due = self.due();
             let queued = table.enqueue_read(number, place, request, fx);
@@ -276,19 +298,16 @@ impl Engine {
             Self::look_after_deadlines(table, object);
             queued
         });
-        let msg_id = queued.map_err(|refused| refused.errno)?;
-        let daemon = object.cache().daemon();
-        daemon.stop_at(Place::ReadQueued);
+        queued.map_err(|refused| refused.errno)
+    }
 
-        if waiter.done.wait_killable_freezable().is_err() {
-            let request = self.table.lock().cancel(msg_id);
-            if let Some(request) = request {
-                tracepoint::complete(msg_id, request.object_id(), kind, Errno::EINTR.to_raw());
-            }
-            return Err(EINTR);
+    /// Takes a READ out that nobody waits for any more, unless it has ended.
+    pub(super) fn cancel(&self, msg_id: u32) {
+        let request = self.table.lock().cancel(msg_id);
+        if let Some(request) = request {
+            let (object_id, kind) = (request.object_id(), request.kind);
+            tracepoint::complete(msg_id, object_id, kind, Errno::EINTR.to_raw());
         }
-        daemon.stop_at(Place::ReadEnded);
-        kernel::error::to_result(waiter.result.load(Ordering::Relaxed))
     }
 
     /// Waits until the object has been open once, which drives an opening if there is none.
@@ -318,7 +337,7 @@ impl Engine {
         let number = object.number();
         let placeholder = Kind::Close { object_id: 0 };
         let close = self
-            .prepare(placeholder, message::HEADER, None)
+            .prepare(placeholder, message::HEADER, Ticket::Nobody)
             .inspect_err(|_| pr_warn!("no memory for a CLOSE: the daemon keeps an fd too long\n"))
             .ok();
         let msg_id = close.as_ref().map(|(place, _)| place.id());

@@ -80,4 +80,6 @@ pub(crate) mod anon_fd;
 pub(crate) mod device_read;
 pub(crate) mod engine;
 pub(crate) mod expiry;
+pub(crate) mod fetch;
 pub(crate) mod reopen;
+pub(crate) mod waiter;

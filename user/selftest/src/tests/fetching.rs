@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use anyhow::ensure;
+use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Command;
 use cachefiles_proto::Message;
@@ -20,6 +21,7 @@ use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Image;
 use crate::harness::Outcome;
+use crate::harness::Stops;
 use crate::harness::Task;
 use crate::harness::Test;
 use crate::harness::SOON;
@@ -41,9 +43,19 @@ pub(crate) const TESTS: &[Test] = &[
         once,
     ),
     Test::new(
-        "fetch_who_asks_is_killed",
-        "readers that wait for the READ of one who was killed",
+        "d60_stop_fetch_one_stands_still",
+        "readers that wait, though all is there, for another reader that is frozen or throttled",
+        one_stands_still,
+    ),
+    Test::new(
+        "d60_fetch_who_asks_is_killed",
+        "a READ that ends with the reader for whom it was sent, while others wait for it",
         who_asks_is_killed,
+    ),
+    Test::new(
+        "fetch_all_are_killed",
+        "a READ that outlives the last of its readers",
+        all_are_killed,
     ),
     Test::new(
         "fetch_answer_without_data",
@@ -219,33 +231,81 @@ fn once(t: &Context) -> Result<()> {
     Ok(())
 }
 
+fn one_stands_still(t: &Context) -> Result<()> {
+    let stops = Stops::open()?;
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    let mut readers = waiting(t, &mut m, window)?;
+    let read = m.daemon.expect_read()?;
+    stops.stop("read-ended")?;
+    m.daemon.answer_read(&read)?;
+    stops.wait_parked("read-ended")?;
+    // It does not matter which of them it is.
+    eventually("all readers but one have ended", SOON, || {
+        let mut running = 0;
+        for (_, reader) in &readers {
+            running += u32::from(reader.running()?);
+        }
+        Ok(running == 1)
+    })?;
+    stops.go("read-ended")?;
+    for (at, reader) in &mut readers {
+        let data = m.daemon.serve(reader)?.ok("read")?;
+        m.compare(*at, &data)?;
+    }
+    ensure!(m.daemon.reads().len() == 1, "asked more than once");
+    Ok(())
+}
+
 fn who_asks_is_killed(t: &Context) -> Result<()> {
     let mut m = mounted(t)?;
     let window = m.empty_window(2);
     let mut readers = waiting(t, &mut m, window)?;
-    let first = m.daemon.expect_read()?;
+    let read = m.daemon.expect_read()?;
     let (_, mut asking) = readers.remove(0);
     asking.kill()?;
     asking.wait(SOON)?;
-    // Another one asks, for all of them.
-    let second = m.daemon.expect_read()?;
-    ensure!(
-        (second.off, second.len) == (window, WINDOW_LEN),
-        "asked for {second:?}"
-    );
-    ensure!(second.msg_id != first.msg_id, "the same READ");
     m.daemon.expect_nothing()?;
-    // The late answer is refused, and its data is good all the same.
-    m.daemon.fill(&first)?;
-    let file = &m.daemon.object(first.object_id)?.file;
-    let late = errno_of(file.read_complete(first.msg_id))?;
-    ensure!(late == Some(Errno::INVAL), "a late answer: {late:?}");
-    m.daemon.answer_read(&second)?;
+    m.daemon.fill(&read)?;
+    let file = &m.daemon.object(read.object_id)?.file;
+    file.read_complete(read.msg_id)
+        .context("the answer for those who are left")?;
     for (at, mut reader) in readers {
         let data = m.daemon.serve(&mut reader)?.ok("read")?;
         m.compare(at, &data)?;
     }
+    let reads = m.daemon.reads();
+    ensure!(
+        reads == [(window, WINDOW_LEN)],
+        "asked more than once: {reads:?}"
+    );
     Ok(())
+}
+
+fn all_are_killed(t: &Context) -> Result<()> {
+    let mut m = mounted(t)?;
+    let window = m.empty_window(2);
+    let readers = waiting(t, &mut m, window)?;
+    let read = m.daemon.expect_read()?;
+    for (_, mut reader) in readers {
+        m.daemon.expect_nothing()?;
+        reader.kill()?;
+        reader.wait(SOON)?;
+    }
+    m.daemon.expect_nothing()?;
+    let file = &m.daemon.object(read.object_id)?.file;
+    let late = errno_of(file.read_complete(read.msg_id))?;
+    ensure!(late == Some(Errno::INVAL), "a late answer: {late:?}");
+    // The next one is asked for, as if nothing had been.
+    let mut reader = m.reader(t, window)?;
+    let again = m.daemon.expect_read()?;
+    ensure!(
+        (again.off, again.len) == (window, WINDOW_LEN) && again.msg_id != read.msg_id,
+        "asked for {again:?}"
+    );
+    m.daemon.answer_read(&again)?;
+    let data = m.daemon.serve(&mut reader)?.ok("read")?;
+    m.compare(window, &data)
 }
 
 /// Answers each READ without data, until the reader has ended.

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! With `fetch BYTES`: READs that several readers wait for.
+//!
+//! Such a READ asks for more than its reader needs, and others will need it soon. Whoever misses a part
+//! of what is asked for already waits for the same READ. All who wait are alike: whoever ends the READ
+//! tells each of them, and it is cancelled when the last of them is killed. So none of them waits for
+//! another one to run, which may be frozen or throttled.
+//!
+//! Locking: `under_way` is a leaf, held for one search. It is a spinlock since a READ ends wherever the
+//! table's effects are carried out; nothing is allocated, freed or waited for below it.
+
+use crate::object::Object;
+use crate::ondemand::engine::Engine;
+use crate::ondemand::waiter::Ticket;
+use crate::ondemand::waiter::Waiter;
+use crate::stop_points::Place;
+use core::ops::Range;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering;
+use kernel::new_spinlock;
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+use kernel::rbtree::RBTreeNode;
+use kernel::sync::Arc;
+use kernel::sync::SpinLock;
+
+/// The object's place in the request table, and the end of the range in bytes.
+type Key = (u32, u64);
+
+/// One READ, and what its readers wait for.
+#[pin_data]
+pub(crate) struct Fetch {
+    object: u32,
+    range: Range<u64>,
+    #[pin]
+    pub(super) waiter: Waiter,
+    /// The READ. Set by the reader who queues it, before that reader waits.
+    msg_id: AtomicU32,
+}
+
+impl Fetch {
+    fn key(&self) -> Key {
+        (self.object, self.range.end)
+    }
+}
+
+/// A READ that has not ended, and how many readers wait for it: 1 or more.
+struct UnderWay {
+    fetch: Arc<Fetch>,
+    readers: u32,
+}
+
+/// What the daemon is being asked for.
+///
+/// # Invariants
+///
+/// The ranges of an object are not empty and do not overlap.
+#[pin_data]
+pub(crate) struct Fetches {
+    #[pin]
+    under_way: SpinLock<RBTree<Key, UnderWay>>,
+}
+
+/// Has one more reader wait for a READ that asks for a part of `range`, if there is one.
+fn join(
+    under_way: &mut RBTree<Key, UnderWay>,
+    object: u32,
+    range: &Range<u64>,
+) -> Option<Arc<Fetch>> {
+    // Of those that end behind its start the first is the only one that can begin before its end.
+    let mut next = under_way.cursor_lower_bound(&(object, range.start.saturating_add(1)))?;
+    let (_, UnderWay { fetch, readers }) = next.current_mut();
+    if fetch.object != object || fetch.range.start >= range.end {
+        return None;
+    }
+    *readers += 1;
+    Some(fetch.clone())
+}
+
+impl Fetches {
+    /// Nothing is asked for.
+    pub(super) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            under_way <- new_spinlock!(RBTree::new(), "ondemand_fetches"),
+        })
+    }
+
+    /// Enters a READ with one reader, unless there is one for a part of its range: then that reader waits
+    /// for the other one, which is returned.
+    fn begin(&self, fetch: &Fetch, node: RBTreeNode<Key, UnderWay>) -> Option<Arc<Fetch>> {
+        let mut under_way = self.under_way.lock();
+        let other = join(&mut under_way, fetch.object, &fetch.range);
+        if other.is_none() {
+            // INVARIANT: Just looked for, so that nothing is replaced either.
+            let _none = under_way.insert(node);
+        }
+        other
+    }
+
+    /// One reader of a READ was killed. Tells whether it was the last one, and the READ has not ended:
+    /// then it is not waited for any more.
+    fn leave(&self, fetch: &Arc<Fetch>) -> bool {
+        let mut under_way = self.under_way.lock();
+        match under_way.get_mut(&fetch.key()) {
+            Some(it) if Arc::ptr_eq(&it.fetch, fetch) => {
+                it.readers -= 1;
+                if it.readers > 0 {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        let left = under_way.remove_node(&fetch.key());
+        drop(under_way);
+        left.is_some()
+    }
+
+    /// A READ has ended, with 0 or a negative error number: tells its readers.
+    pub(super) fn end(&self, fetch: &Arc<Fetch>, result: i32) {
+        let mut under_way = self.under_way.lock();
+        // Another one may be under way for the same range if all readers of this one were killed.
+        let ended = match under_way.get(&fetch.key()) {
+            Some(it) if Arc::ptr_eq(&it.fetch, fetch) => under_way.remove_node(&fetch.key()),
+            _ => None,
+        };
+        drop(under_way);
+        drop(ended);
+        fetch.waiter.end(result);
+    }
+}
+
+impl Engine {
+    /// Asks the daemon for `range`, which is not empty, unless a part of it is asked for already, and waits
+    /// for the answer. Tells what was asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::read`].
+    pub(crate) fn fetch(&self, object: &Object, range: Range<u64>) -> Result<Range<u64>> {
+        let joined = join(&mut self.fetches.under_way.lock(), object.number(), &range);
+        let fetch = match joined {
+            Some(fetch) => fetch,
+            None => self.begin_fetch(object, range)?,
+        };
+        if fetch.waiter.wait().is_err() {
+            if self.fetches.leave(&fetch) {
+                self.cancel(fetch.msg_id.load(Ordering::Relaxed));
+            }
+            return Err(EINTR);
+        }
+        object.cache().daemon().stop_at(Place::ReadEnded);
+        fetch.waiter.result()?;
+        Ok(fetch.range.clone())
+    }
+
+    /// Queues a READ for `range`, unless somebody was faster. All that may wait comes before others can
+    /// wait for it.
+    fn begin_fetch(&self, object: &Object, range: Range<u64>) -> Result<Arc<Fetch>> {
+        let fetch = Arc::pin_init(
+            pin_init!(Fetch {
+                object: object.number(),
+                range,
+                waiter <- Waiter::new(),
+                msg_id: AtomicU32::new(0),
+            }),
+            GFP_KERNEL,
+        )?;
+        let under_way = UnderWay {
+            fetch: fetch.clone(),
+            readers: 1,
+        };
+        let node = RBTreeNode::new(fetch.key(), under_way, GFP_KERNEL)?;
+        let prepared = self.prepare_read(&fetch.range, Ticket::Readers(fetch.clone()))?;
+        if let Some(other) = self.fetches.begin(&fetch, node) {
+            return Ok(other);
+        }
+        match self.queue_read(object, prepared) {
+            Ok(msg_id) => {
+                fetch.msg_id.store(msg_id, Ordering::Relaxed);
+                object.cache().daemon().stop_at(Place::ReadQueued);
+                Ok(fetch)
+            }
+            Err(errno) => {
+                self.fetches.end(&fetch, errno.to_raw());
+                Err(errno.into())
+            }
+        }
+    }
+}
