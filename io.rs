@@ -148,7 +148,7 @@ impl Object {
     /// See [`anon_fd`](crate::ondemand::anon_fd).
     pub(crate) fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
-        let Current { file, size, new } = self.current()?;
+        let Current { file, size, new } = self.current_or_found()?;
         self.cache().daemon().stop_at(Place::FillBegun);
         if size.is_none() && !new {
             // Whether the file that was found is this object's is told by `copen`: until then its
@@ -209,9 +209,10 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if the object is withdrawn, `ENXIO` beyond the end, `EINVAL`.
+    /// `ENXIO` beyond the end, `EINVAL`; those of [`Object::current_or_found`], `ENOBUFS` for one that is
+    /// withdrawn.
     pub(crate) fn seek(&self, offset: i64, whence: Whence) -> Result<i64> {
-        let Current { file, .. } = self.current()?;
+        let Current { file, .. } = self.current_or_found()?;
         let cred = self.cache().cred();
         cred.run(|| store_file::seek(&file, offset, whence))
     }

@@ -13,6 +13,7 @@ use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
+use crate::kcompat::print::ratelimit;
 use crate::object::Bound;
 use crate::object::Object;
 use crate::object::Stored;
@@ -39,10 +40,7 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 /// says, also about what an earlier user wrote through the page cache.
 pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
     let dir = volume.fanout(key_hash)?;
-    let found = dir
-        .open_file(name, volume.cache().cred())
-        .inspect_err(|error| pr_warn!("opening '{}': {:?}\n", BStr::from_bytes(name), error))?;
-    match found {
+    match dir.open_file(name, volume.cache().cred())? {
         Entry::File(file) => {
             if volume.cache().fills_in_memory() {
                 // What an earlier user could not write must not look as if it were stored.
@@ -57,7 +55,9 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
         }
         Entry::Nothing => {}
         Entry::Other(dentry) => {
-            pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
+            if ratelimit() {
+                pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
+            }
             let removed = if dentry.is_dir() {
                 culling::bury(live, &dir, &dentry)
             } else {
@@ -131,7 +131,7 @@ pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Res
     }
     if stored.unnamed {
         let dir = bound.volume.fanout(object.key_hash())?;
-        dir.link(&mut stored.file, object.name())?;
+        dir.link(&mut stored.file, object.file_name()?)?;
         stored.unnamed = false;
     }
     Ok(())

@@ -41,11 +41,13 @@ pub(crate) trait Backend: Sized + 'static {
     /// The volume is going: give its attachment back, unless a withdrawal has taken it already.
     fn free_volume(volume: ArcBorrow<'_, Self::Volume>) -> Option<Attachment<Self>>;
 
-    /// Finds or makes the object of a cookie.
+    /// Takes in the object of a cookie.
     ///
     /// # Errors
     ///
-    /// Nothing is cached under the cookie then.
+    /// Nothing is cached under the cookie then, until its netfs uses it anew. EROFS does so at a mount
+    /// only, and uses freed memory for compressed reads meanwhile (D47): a backend for it succeeds, and
+    /// fails its reads.
     fn lookup_cookie(
         volume: ArcBorrow<'_, Self::Volume>,
         cookie: &Cookie,

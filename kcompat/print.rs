@@ -23,7 +23,8 @@ impl Once {
     }
 }
 
-/// Whether a message about a failed read may be printed now: 10 in 5 seconds.
+/// Whether a message that may come often, such as that of a failed read, may be printed now: 10 in 5
+/// seconds.
 pub(crate) fn ratelimit() -> bool {
     // SAFETY: The rate is kept in a static of the shim.
     unsafe { bindings::ratelimit() }

@@ -20,10 +20,10 @@ use crate::fscache::cookie::Cookie;
 use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
+use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
 use crate::key;
 use crate::key::FileName;
-use crate::namei;
 use crate::ondemand::message::Message;
 use crate::stop_points::Place;
 use crate::vfs::store_file::StoreFile;
@@ -65,6 +65,8 @@ pub(crate) struct Stored {
 
 /// An object's part that is worked on with the disk.
 pub(crate) struct Store {
+    /// `None` before a file could be found or made, and after the withdrawal.
+    ///
     /// Before `bound`: the mark on the file goes before the object is uncounted, since the next
     /// user may come then.
     pub(crate) stored: Option<Stored>,
@@ -92,7 +94,8 @@ pub(crate) struct Object {
     number: AtomicU32,
     volume_key: KVec<u8>,
     cookie_key: KVec<u8>,
-    name: FileName,
+    /// `None` if the name of its file would be too long.
+    name: Option<FileName>,
     key_hash: u32,
     /// Readers that wait for the first opening.
     #[pin]
@@ -114,13 +117,16 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Finds or makes the file of a cookie, and sends the object's first OPEN.
+    /// Takes in the object of a cookie, with its file if one can be found or made, and sends its first OPEN.
+    ///
+    /// Without a file it is tried again whenever one is needed. EROFS must not see a lookup fail: all that
+    /// it reads under that cookie would fail at once, also when there could be a file again, and the
+    /// compressed reads among it would use freed memory (D47).
     ///
     /// # Errors
     ///
-    /// `ENAMETOOLONG` for a key whose file name would be too long, `EOPNOTSUPP` for a cookie of a
-    /// netfs that does not let the cache tell the size or has auxiliary data, `EBUSY` if the file is in use, `ENOBUFS`
-    /// if the disk is too full, `EIO` if the cache is dead, and what the file system says.
+    /// `EOPNOTSUPP` for a cookie of a netfs that does not let the cache tell the size or has auxiliary
+    /// data; `ENOMEM`; `EIO` if the cache is dead.
     pub(crate) fn lookup(volume: &Arc<Volume>, cookie: &Cookie) -> Result<Arc<Self>> {
         let cache = volume.cache();
         if !cookie.wants_cache_size() || cookie.has_aux() {
@@ -130,7 +136,6 @@ impl Object {
             }
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let name = key::cook(cookie.key())?;
         let mut cookie_key = KVec::new();
         cookie_key.extend_from_slice(cookie.key(), GFP_KERNEL)?;
         let mut volume_key = KVec::new();
@@ -142,17 +147,8 @@ impl Object {
             cookie: cookie.into(),
             _counted: live.fscache().count_object(),
         };
-        let stored = cache
-            .cred()
-            .run(|| namei::look_up(&live, volume, cookie.key_hash(), name.as_bytes()))?;
-        cache.daemon().stop_at(Place::LookupFound);
-        let current = Current {
-            file: stored.file.file().clone(),
-            size: None,
-            new: stored.unnamed,
-        };
         let store = Store {
-            stored: Some(stored),
+            stored: None,
             bound: Some(bound),
             size: None,
         };
@@ -162,19 +158,26 @@ impl Object {
                 number: AtomicU32::new(0),
                 volume_key,
                 cookie_key,
-                name,
+                name: key::cook(cookie.key()).ok(),
                 key_hash: cookie.key_hash(),
                 opened <- WaitQueue::new(),
                 reopen <- new_work!("cachefiles_reopen"),
                 commit <- new_work!("cachefiles_commit"),
                 store <- new_mutex!(store, "cachefiles_store"),
-                current <- new_spinlock!(Some(current), "cachefiles_current"),
+                current <- new_spinlock!(None, "cachefiles_current"),
                 has_data: AtomicBool::new(false),
                 settle <- DelayedWork::new(),
                 unsettled: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )?;
+        let found = object.find(&mut object.store.lock());
+        if let Err(error) = found {
+            if ratelimit() {
+                pr_err!("{}: no file: {:?}\n", &*object, error);
+            }
+        }
+        cache.daemon().stop_at(Place::LookupFound);
         cache.engine().admit(&object)?;
         cache.daemon().stop_at(Place::LookupAdmitted);
         cache.engine().send_open(&object);
@@ -202,8 +205,18 @@ impl Object {
     }
 
     /// The name of its file.
+    ///
+    /// # Errors
+    ///
+    /// `ENAMETOOLONG` if it would be too long.
+    pub(crate) fn file_name(&self) -> Result<&[u8]> {
+        let name = self.name.as_ref().ok_or(Errno::ENAMETOOLONG)?;
+        Ok(name.as_bytes())
+    }
+
+    /// What it is called where somebody reads it: the name of its file, or its key if there is none.
     pub(crate) fn name(&self) -> &[u8] {
-        self.name.as_bytes()
+        self.file_name().unwrap_or(&self.cookie_key)
     }
 
     /// The volume's key.
@@ -229,9 +242,21 @@ impl Object {
     ///
     /// # Errors
     ///
-    /// `ENOBUFS` if the object is withdrawn.
+    /// `ENOBUFS` if there is no file: none was found yet, or the object is withdrawn.
     pub(crate) fn current(&self) -> Result<Current> {
         self.current.lock().clone().ok_or(Errno::ENOBUFS.into())
+    }
+
+    /// The same, with another try to find or make the file if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Object::find`].
+    pub(crate) fn current_or_found(&self) -> Result<Current> {
+        self.current().or_else(|_| {
+            self.find(&mut self.store.lock())?;
+            self.current()
+        })
     }
 
     /// Has fscache withdraw the cookie, as soon as no access to it is under way.

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done with an object's file: checking it when the object is opened, replacing it,
+//! What is done with an object's file: finding it, checking it when the object is opened, replacing it,
 //! committing it.
 //!
 //! A new file is committed soon after its first data was stored, by a work item, since the commit
 //! waits for the disk: what a mount has fetched in weeks is not lost with the machine. What is
 //! stored after that goes to the committed file.
 
+use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
 use crate::namei;
@@ -35,6 +36,31 @@ impl WorkItem<COMMIT> for Object {
 }
 
 impl Object {
+    /// Finds or makes the file, unless there is one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOBUFS` if the object is withdrawn, or the disk is too full for a new file; `ENAMETOOLONG` if its
+    /// name would be too long; `EBUSY` if somebody else uses the file or its directory; what the file
+    /// system says. Nothing has changed then.
+    pub(crate) fn find(&self, store: &mut Store) -> Result {
+        if store.stored.is_some() {
+            return Ok(());
+        }
+        let bound = store.bound.as_ref().ok_or(Errno::ENOBUFS)?;
+        let name = self.file_name()?;
+        let live = self.cache.live()?;
+        let cred = self.cache.cred();
+        let stored = cred.run(|| namei::look_up(&live, &bound.volume, self.key_hash, name))?;
+        *self.current.lock() = Some(Current {
+            file: stored.file.file().clone(),
+            size: None,
+            new: stored.unnamed,
+        });
+        store.stored = Some(stored);
+        Ok(())
+    }
+
     /// Notes that data was stored.
     pub(crate) fn filled(self: &Arc<Self>) {
         if self.has_data.swap(true, Ordering::Relaxed) {
@@ -69,12 +95,13 @@ impl Object {
     }
 
     /// Checks the file against the size that a daemon has told, the first time by its attribute,
-    /// and replaces a stale one; then gives it that size.
+    /// and replaces a stale one; then gives it that size. A file that the lookup could not find or make
+    /// is found or made first.
     ///
     /// # Errors
     ///
     /// `EINVAL` for a size that the file system cannot hold or that is not the one of an earlier
-    /// opening; `EIO` if the object is withdrawn; what the file system says.
+    /// opening; `EIO` if the object is withdrawn; those of [`Object::find`]; what the file system says.
     pub(crate) fn validate(self: &Arc<Self>, size: u64) -> Result {
         self.take_size(size)?;
         if self.has_data.load(Ordering::Relaxed) {
@@ -101,6 +128,10 @@ impl Object {
         }
         let padded = self.padded(size)?;
         let told = i64::try_from(size).map_err(|_| EINVAL)?;
+        if store.bound.is_none() {
+            return Err(EIO);
+        }
+        self.find(&mut store)?;
 
         self.cache.cred().run(|| {
             let Store { bound, stored, .. } = &mut *store;
@@ -141,7 +172,7 @@ impl Object {
         self.cache.cred().run(|| {
             let size = store.size;
             let Store { bound, stored, .. } = &mut *store;
-            let (Some(bound), Some(stored)) = (bound, stored) else {
+            let Some(bound) = bound else {
                 cookie.resume_after_invalidation();
                 return Ok(());
             };
@@ -154,14 +185,14 @@ impl Object {
                 size,
                 new: true,
             };
-            let old = core::mem::replace(stored, new);
+            let old = stored.replace(new);
             let old_current = self.current.lock().replace(current);
             self.has_data.store(false, Ordering::Relaxed);
             cookie.set_flag(Flag::NeedsUpdate, true);
             cookie.resume_after_invalidation();
-            if !old.unnamed {
+            if let Some(old) = old.as_ref().filter(|old| !old.unnamed) {
                 // The object has its new file all the same; the old one is replaced at the commit.
-                let deleted = namei::delete(&bound.volume, self.key_hash, &old);
+                let deleted = namei::delete(&bound.volume, self.key_hash, old);
                 self.warn_if_failed("deleting the old file", deleted);
             }
             drop((old, old_current));

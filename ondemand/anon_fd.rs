@@ -77,7 +77,8 @@ impl AnonFile for Private {
     /// # Errors
     ///
     /// `EINVAL` for a bad alignment, `EFBIG` beyond the object's end, `ENOBUFS` for an object that
-    /// is withdrawn or a cache that is full, `ENOSPC`, `EIO`.
+    /// is withdrawn or a cache that is full, `ENOSPC`, `EIO`; those of
+    /// [`find`](crate::object::Object::find) for an object without a file.
     fn write(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
         self.0.object.fill(pos, from)
     }

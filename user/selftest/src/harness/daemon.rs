@@ -319,6 +319,34 @@ impl Daemon {
         }
     }
 
+    /// Answers a message as a daemon does that outlives a refusal: the file of an OPEN whose size the
+    /// kernel does not take is closed. Tells why it was refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::answer`], for all but a size.
+    pub fn answer_or_close(&mut self, message: Message) -> Result<Option<Errno>> {
+        let served = |open: &Open| {
+            let mut images = self.images.iter();
+            let image = images.find(|image| image.name.as_bytes() == open.cookie_key);
+            image.map(Arc::clone)
+        };
+        let (open, image) = match message {
+            Message::Open(open) => match served(&open) {
+                Some(image) => (open, image),
+                None => return self.answer(Message::Open(open)).map(|()| None),
+            },
+            other => return self.answer(other).map(|()| None),
+        };
+        let (msg_id, object_id) = (open.msg_id, open.object_id);
+        self.keep(open, &image);
+        let refused = self.copen(msg_id, image.size).err();
+        if refused.is_some() {
+            self.open.remove(&object_id);
+        }
+        Ok(refused)
+    }
+
     /// Serves until the task has ended.
     ///
     /// # Errors

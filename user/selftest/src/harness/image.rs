@@ -147,6 +147,42 @@ impl Images {
     }
 }
 
+/// An image whose data lies in a device of its own, of this name, and the bytes of that device: made of
+/// `image`, which has one device. `mkfs.erofs` puts no compressed data into a second one.
+///
+/// # Errors
+///
+/// The image is too large, or the name too long, for a device table.
+pub fn with_device(image: &Image, device: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    const BLOCK: usize = 4096;
+    const SLOT: usize = 128;
+    // Offsets in `struct erofs_super_block`, of 16 and 32 bit little-endian numbers.
+    const SUPER: usize = 1024;
+    const FEATURE_COMPAT: usize = SUPER + 8;
+    const FEATURE_INCOMPAT: usize = SUPER + 80;
+    const EXTRA_DEVICES: usize = SUPER + 86;
+    const DEVT_SLOTOFF: usize = SUPER + 88;
+    const SB_CHKSUM: u8 = 1;
+    const DEVICE_TABLE: u8 = 8;
+
+    let data = image.bytes()[BLOCK..].to_vec();
+    let mut primary = image.bytes().to_vec();
+    primary[FEATURE_COMPAT] &= !SB_CHKSUM;
+    primary[FEATURE_INCOMPAT] |= DEVICE_TABLE;
+    primary[EXTRA_DEVICES..][..2].copy_from_slice(&1_u16.to_le_bytes());
+    let slot_number = u16::try_from(primary.len() / SLOT)?;
+    primary[DEVT_SLOTOFF..][..2].copy_from_slice(&slot_number.to_le_bytes());
+    // `struct erofs_deviceslot`: all blocks but the first are looked for in the device.
+    let mut slot = [0; BLOCK];
+    let tag = device.as_bytes();
+    ensure!(tag.len() <= 64, "{device} is too long for a tag");
+    slot[..tag.len()].copy_from_slice(tag);
+    slot[64..68].copy_from_slice(&u32::try_from(data.len() / BLOCK)?.to_le_bytes());
+    slot[68..72].copy_from_slice(&1_u32.to_le_bytes());
+    primary.extend(slot);
+    Ok((primary, data))
+}
+
 /// Bytes that look random and are always the same; each is repeated up to `run` times.
 #[must_use]
 pub fn contents(seed: u64, len: usize, run: usize) -> Vec<u8> {

@@ -184,7 +184,14 @@ fn read_only(t: &Context) -> Result<()> {
     for fsid in ["plain", "small"] {
         let at = t.mount_point()?;
         let mut mount = t.mount(&format!("fsid={fsid}"), &at)?;
-        let outcome = daemon.serve(&mut mount)?;
+        let outcome = daemon.serve_with(&mut mount, |daemon, message| {
+            let refused = daemon.answer_or_close(message)?;
+            ensure!(
+                refused.is_none_or(|errno| errno == Errno::ROFS),
+                "copen on a read-only disk: {refused:?}"
+            );
+            Ok(())
+        })?;
         // What is stored may be served.
         if fsid == "plain" || !matches!(outcome, Outcome::Done(_)) {
             let what = format!("a mount of {fsid} on a read-only disk");

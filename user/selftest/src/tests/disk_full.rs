@@ -79,7 +79,7 @@ const CULL: Readiness = Readiness {
 };
 
 /// Mebibytes of the disks here: an image of one is two hundredths and a half.
-const DISK: u64 = 40;
+pub(super) const DISK: u64 = 40;
 
 fn limits_after_bind(t: &Context) -> Result<()> {
     let daemon = t.daemon(&[])?;
@@ -97,7 +97,7 @@ fn limits_after_bind(t: &Context) -> Result<()> {
 }
 
 /// Binds to a directory of the disk with these limits on blocks.
-fn bound(t: &Context, disk: &SmallDisk, limits: &[&str]) -> Result<(Daemon, PathBuf)> {
+pub(super) fn bound(t: &Context, disk: &SmallDisk, limits: &[&str]) -> Result<(Daemon, PathBuf)> {
     let dir = disk.cache_dir()?;
     let device = t.device()?;
     for limit in limits {
@@ -115,7 +115,7 @@ fn bound(t: &Context, disk: &SmallDisk, limits: &[&str]) -> Result<(Daemon, Path
 }
 
 /// Run at half, cull at 40 %, stop at 10 %.
-const BLOCKS: &[&str] = &["brun 50%", "bcull 40%", "bstop 10%"];
+pub(super) const BLOCKS: &[&str] = &["brun 50%", "bcull 40%", "bstop 10%"];
 
 /// What poll says now: asked alone, and together with messages.
 fn wants_culling(device: &Device) -> Result<bool> {

@@ -23,6 +23,7 @@ mod failover;
 mod fetching;
 mod healing;
 mod load;
+mod lookups;
 mod messages;
 mod mockd;
 mod mockd_process;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Test> {
         opening::TESTS,
         reading::TESTS,
         compressed::TESTS,
+        lookups::TESTS,
         fetching::TESTS,
         batching::TESTS,
         buffered::TESTS,

@@ -186,7 +186,14 @@ fn key_lengths(t: &Context) -> Result<()> {
         key.push_str(&"k".repeat(len - key.len()));
         daemon.images = vec![small.named(key.clone())];
         let mut mount = t.mount(&format!("domain_id=d,fsid={key}"), &t.mount_point()?)?;
-        let outcome = daemon.serve(&mut mount)?;
+        let outcome = daemon.serve_with(&mut mount, |daemon, message| {
+            let refused = daemon.answer_or_close(message)?;
+            ensure!(
+                refused.is_none_or(|errno| errno == Errno::NAMETOOLONG),
+                "copen for a key of {len} bytes: {refused:?}"
+            );
+            Ok(())
+        })?;
         if len <= key::KEY_MAX {
             outcome.ok(&format!("a mount with a key of {len} bytes"))?;
         } else {
