@@ -329,8 +329,8 @@ impl Cache {
         self.volume_freed.notify_all();
     }
 
-    /// Takes the cache out of service. Called once, when the last file descriptor is closed; the
-    /// request table is dead by then, so that no new object is admitted.
+    /// Takes the cache out of service. Called once, when the last file descriptor is closed. A lookup holds
+    /// an access to its volume, so that no object is admitted any more when those are withdrawn.
     pub(crate) fn withdraw(&self) {
         let Some(live) = self.live.lock().clone() else {
             return;

@@ -126,7 +126,7 @@ impl Object {
     /// # Errors
     ///
     /// `EOPNOTSUPP` for a cookie of a netfs that does not let the cache tell the size or has auxiliary
-    /// data; `ENOMEM`; `EIO` if the cache is dead.
+    /// data; `ENOMEM`.
     pub(crate) fn lookup(volume: &Arc<Volume>, cookie: &Cookie) -> Result<Arc<Self>> {
         let cache = volume.cache();
         if !cookie.wants_cache_size() || cookie.has_aux() {

@@ -218,13 +218,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EIO` if the cache is dead.
+    /// `ENOMEM`.
     pub(crate) fn admit(&self, object: &Arc<Object>) -> Result<u32> {
         let place = self.objects.reserve()?;
         let entry = KBox::new(state::Object::new(object.clone()), GFP_KERNEL)?;
         object.set_number(place.id());
-        let admitted = self.table.lock().admit(place, entry);
-        admitted.map_err(|_refused| EIO)
+        Ok(self.table.lock().admit(place, entry))
     }
 
     /// Queues the OPEN of an object that is to be opened; if that fails, so does the opening.

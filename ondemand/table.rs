@@ -80,26 +80,16 @@ impl<E: Env> Table<E> {
         }
     }
 
-    /// Whether [`Table::flush`] was called: nothing is taken any more.
+    /// Whether [`Table::flush`] was called: no request is taken any more.
     pub fn is_dead(&self) -> bool {
         self.dead
     }
 
     /// Takes an object in and tells its place; its first OPEN is to be sent with
-    /// [`Table::enqueue_open`] or given up with [`Table::abort_open`].
-    ///
-    /// # Errors
-    ///
-    /// Gives both back if the cache is dead.
-    pub fn admit(
-        &mut self,
-        place: ObjectPlace<E>,
-        object: OwnedObject<E>,
-    ) -> Result<u32, (ObjectPlace<E>, OwnedObject<E>)> {
-        if self.dead {
-            return Err((place, object));
-        }
-        Ok(self.objects.publish(place, object))
+    /// [`Table::enqueue_open`] or given up with [`Table::abort_open`]. A dead cache takes it too: it is
+    /// never opened, and whoever waits for that is told.
+    pub fn admit(&mut self, place: ObjectPlace<E>, object: OwnedObject<E>) -> u32 {
+        self.objects.publish(place, object)
     }
 
     /// The object at or above `from`, for a walk over all of them.

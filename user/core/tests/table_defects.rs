@@ -84,7 +84,7 @@ fn d6_restore_before_the_old_process_dies_counts_when_its_fd_closes() {
 #[test]
 fn d6_restore_while_the_open_is_being_delivered_counts_when_its_fd_closes() {
     let mut story = Story::new();
-    story.0.admit().unwrap();
+    story.0.admit();
     story.work();
     assert!(matches!(story.0.begin(0, ALL), Begun::Message(_)));
     story.0.restore();
@@ -163,7 +163,7 @@ fn d10_a_close_in_delivery_is_withdrawn_with_its_fd() {
 #[test]
 fn d16_an_open_stays_when_its_delivery_fails() {
     let mut story = Story::new();
-    story.0.admit().unwrap();
+    story.0.admit();
     let msg_id = story.work();
     for _ in 0..3 {
         let wakes = story.0.wakes;
@@ -212,7 +212,7 @@ fn d19_a_size_for_a_closed_fd_is_an_error_for_the_writer_and_the_open() {
 #[test]
 fn d31_a_message_that_does_not_fit_lets_the_others_pass() {
     let (mut story, object, _) = Story::open();
-    story.0.admit().unwrap();
+    story.0.admit();
     let open = story.work();
     let (_, read) = story.read(object);
     let mut got = Vec::new();
@@ -308,7 +308,7 @@ fn d33_an_answer_between_the_parts_of_a_drop_revives_nothing() {
 fn d33_an_open_in_delivery_gets_no_fd_once_its_object_is_dropped() {
     for rest_first in [true, false] {
         let mut story = Story::new();
-        let object = story.0.admit().unwrap();
+        let object = story.0.admit();
         story.work();
         story.0.begin(0, ALL);
         assert!(!story.0.drop_object(object), "there is no fd to be closed");

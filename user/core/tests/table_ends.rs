@@ -131,7 +131,7 @@ fn await_open_tells_a_failure_that_nobody_saw_once_and_then_tries_again() {
 #[test]
 fn an_open_for_which_there_is_no_memory_fails_like_an_answer() {
     let mut story = Story::new();
-    let object = story.0.admit().unwrap();
+    let object = story.0.admit();
     let waiter = story.0.wait(object);
     let (label, _) = story.read(object);
     assert_eq!(story.0.work(0, Err(Errno::ENOMEM)), Err(Errno::ENOMEM));
@@ -204,7 +204,11 @@ fn a_read_ends_in_each_phase_by_a_flush() {
         assert_eq!(story.outcome(label), Some(Err(Errno::EIO)));
         assert_eq!(story.phase(msg_id), None);
         assert_eq!(story.0.delivered(0), None);
-        assert_eq!(story.0.admit(), None);
+        // What is looked up late is taken in, is not opened, and its readers are told.
+        let late = story.0.admit();
+        assert_eq!(story.0.work(0, Ok(())), Err(Errno::EIO));
+        let waiter = story.0.wait(late);
+        assert_eq!(story.0.waiters[waiter].told, Awaited::Failed(Errno::EIO));
         story.ends();
     }
 }
@@ -282,7 +286,7 @@ fn a_flush_wakes_the_waiters_of_many_objects() {
     let mut story = Story::new();
     let waiters: Vec<usize> = (0..100)
         .map(|_| {
-            let object = story.0.admit().unwrap();
+            let object = story.0.admit();
             story.0.wait(object)
         })
         .collect();

@@ -261,7 +261,7 @@ fn unplanned(sim: &Sim, mut can: impl FnMut(Move, fn(&mut Budget) -> &mut u8)) {
         can(Move::Drop(*object), |budget| &mut budget.drops);
         can(Move::DropFails(*object), |budget| &mut budget.drops);
     }
-    if live.count() < 2 && !sim.table.is_dead() {
+    if live.count() < 2 {
         can(Move::Lookup, |budget| &mut budget.lookups);
     }
     for request in sim.table.view_requests() {

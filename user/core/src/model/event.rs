@@ -89,7 +89,7 @@ impl Sim {
                 if self.live_objects().len() >= OBJECTS {
                     return None;
                 }
-                self.admit()?;
+                self.admit();
             }
             Event::Read(n) => {
                 let object = pick(&self.live_objects(), n)?;

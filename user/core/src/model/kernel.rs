@@ -54,16 +54,13 @@ impl Sim {
         self.cookies[&object].place
     }
 
-    /// fscache looks a cookie up. Tells the object's label, `None` if the cache is dead.
-    pub fn admit(&mut self) -> Option<u32> {
+    /// fscache looks a cookie up. Tells the object's label.
+    pub fn admit(&mut self) -> u32 {
         let label = self.next_cookie;
         let table = &self.table;
         let place = Place::reserve(&mut self.next_place, |place| table.view_is_object(place));
         let object = Inline(Object::new(label));
-        let place = self
-            .hold(Cause::Enqueue, |table, _| table.admit(place, object))
-            .map_err(|(_, object)| assert_eq!(*object.handle(), label))
-            .ok()?;
+        let place = self.hold(Cause::Enqueue, |table, _| table.admit(place, object));
         self.next_cookie += 1;
         self.queue_work(label);
         let cookie = Cookie {
@@ -72,7 +69,7 @@ impl Sim {
             forgotten: false,
         };
         self.cookies.insert(label, cookie);
-        Some(label)
+        label
     }
 
     /// Runs the work at `index`: sends the OPEN, or with an error, finds no memory for it.

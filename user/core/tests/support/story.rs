@@ -28,7 +28,7 @@ impl Story {
 
     /// An object and its OPEN, which the daemon holds.
     pub(crate) fn opening(&mut self) -> (u32, Held) {
-        let object = self.0.admit().unwrap();
+        let object = self.0.admit();
         self.work();
         let open = self.next();
         assert_eq!(open.kind, Kind::Open);

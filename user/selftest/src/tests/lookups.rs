@@ -34,9 +34,11 @@ use crate::harness::Daemon;
 use crate::harness::Image;
 use crate::harness::Outcome;
 use crate::harness::SmallDisk;
+use crate::harness::Stops;
 use crate::harness::Task;
 use crate::harness::Test;
 use crate::harness::MOUNT_FAILS;
+use crate::harness::SOON;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -68,6 +70,11 @@ pub(crate) const TESTS: &[Test] = &[
         "d58_lz4_blob_without_name",
         "compressed reads that corrupt memory, since the blob's key is too long for a name",
         lz4_without_name,
+    ),
+    Test::new(
+        "d58_stop_lz4_blob_of_dead_cache",
+        "compressed reads that corrupt memory, since the device was closed before the blob was looked up",
+        lz4_of_dead_cache,
     ),
 ];
 
@@ -291,5 +298,32 @@ fn lz4_without_name(t: &Context) -> Result<()> {
     );
     let mut umount = t.unmount(&at)?;
     daemon.serve(&mut umount)?.ok("umount")?;
+    Ok(())
+}
+
+fn lz4_of_dead_cache(t: &Context) -> Result<()> {
+    let stops = Stops::open()?;
+    let mut daemon = t.daemon(&[])?;
+    let pair = Pair::compressed(t, BLOB)?;
+    let at = t.mount_point()?;
+    let mut mount = t.mount(&pair.options, &at)?;
+    let open = daemon.expect_open()?;
+    let object = daemon.accept(open, &pair.primary)?;
+    let read = daemon.expect_read()?;
+    stops.stop("read-ended")?;
+    let primary = pair.primary.bytes();
+    daemon.object(object)?.file.write_all_at(primary, 0)?;
+    daemon.answer_read(&read)?;
+    stops.wait_parked("read-ended")?;
+    // The mount has not come to the device table. The anonymous file keeps the cache.
+    let kept = std::mem::take(&mut daemon.open);
+    drop(daemon);
+    stops.go("read-ended")?;
+    mount.wait(SOON)?.ok("mount of what is stored")?;
+    let mut reader = t.reader(&at, 0, 64 << 10)?;
+    let outcome = reader.wait(SOON)?;
+    outcome.fails("a read of what is not stored", &[Errno::IO])?;
+    t.unmount(&at)?.wait(SOON)?.ok("umount")?;
+    drop(kept);
     Ok(())
 }

@@ -239,7 +239,8 @@ impl Player {
         match event {
             Event::Admit if self.objects().len() >= OBJECTS => return None,
             Event::Admit => {
-                done = same("admit", self.sim.admit().is_some(), self.reference.admit())
+                self.sim.admit();
+                self.reference.admit();
             }
             Event::Read(n, count) => {
                 let object = pick(&self.objects(), n)?;

@@ -231,18 +231,15 @@ impl Reference {
         self.requests.len() - 1
     }
 
-    /// fscache looks a cookie up. `false`: refused.
-    pub fn admit(&mut self) -> bool {
-        if !self.dead {
-            self.works.push(self.objects.len());
-            self.objects.push(Object {
-                state: State::Queued,
-                fd: None,
-                ready: false,
-                untold: None,
-            });
-        }
-        !self.dead
+    /// fscache looks a cookie up.
+    pub fn admit(&mut self) {
+        self.works.push(self.objects.len());
+        self.objects.push(Object {
+            state: State::Queued,
+            fd: None,
+            ready: false,
+            untold: None,
+        });
     }
 
     /// There is no memory for the oldest but `at` OPEN that is to be sent.
