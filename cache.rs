@@ -135,7 +135,7 @@ impl Cache {
             .inspect_err(|error| pr_err!("cache directory '{}': {:?}\n", dir.as_c_str(), error))?;
         probe::check_path(&root)?;
         if setup.fill == Fill::Buffered {
-            probe::check_order_of_writes(&root)?;
+            probe::check_maps_after_writing(&root)?;
         }
         let cred = cred.creating_files_as(&root)?;
         let (store, graveyard, space) = cred.run(|| Self::open_store(&root, &cred))?;
@@ -186,6 +186,11 @@ impl Cache {
                 })
         };
         let store = open(b"cache")?;
+        // Keys that differ in their case alone would have one file. A directory that ignores case by itself was refused.
+        if store.is_also(root, b"CACHE")? {
+            pr_err!("the cache's file system ignores the case of names\n");
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         let graveyard = open(b"graveyard")?;
         probe::check_store(&store, cred)?;
         Ok((store, graveyard, root.space()?))

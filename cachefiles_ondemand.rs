@@ -37,6 +37,12 @@ mod daemon;
     reason = "pure files are shared with user/core"
 )]
 mod errno;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+mod ext4;
 mod fscache;
 mod io;
 mod kcompat;
@@ -112,7 +118,8 @@ impl kernel::Module for CachefilesOndemand {
 
 impl Drop for CachefilesOndemand {
     fn drop(&mut self) {
-        fscache::flush_workers();
+        // No file is open, and none can be opened: the module is going. What is left of it belongs to who is in it.
+        fscache::wait_for_callers();
         pr_info!("unloaded\n");
     }
 }

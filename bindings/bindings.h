@@ -7,6 +7,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/fadvise.h>
 #include <linux/fs.h>
+#include <linux/fileattr.h> /* wants fs.h before it */
 #include <linux/fscache-cache.h>
 #include <linux/jiffies.h>
 #include <linux/miscdevice.h>
@@ -16,6 +17,7 @@
 #include <linux/pagemap.h>
 #include <linux/poll.h>
 #include <linux/statfs.h>
+#include <linux/vmalloc.h>
 #include <linux/xattr.h>
 #include "../abi/cachefiles.h"
 

@@ -15,6 +15,8 @@
     unsafe_op_in_unsafe_fn,
     dead_code,
     improper_ctypes,
+    unknown_lints,
+    unnecessary_transmutes,
     reason = "generated code"
 )]
 
@@ -24,7 +26,8 @@ mod generated {
     include!("bindings_generated.rs");
 }
 pub(crate) use generated::*;
-// The kernel crate knows this one by name alone.
+// The kernel crate knows these by name alone.
+pub(crate) use generated::fileattr;
 pub(crate) use generated::kstatfs;
 
 mod shims {

@@ -7,8 +7,7 @@
 //! withdraws the cache.
 //!
 //! Locking: `life` is the daemon mutex. It serialises the commands that set a cache up. Commands
-//! about a bound cache, and `poll` while culling is wanted, take it to look the cache up; they do not
-//! hold it, so that one answer that waits for the disk does not stop the others. `read` does not
+//! about a bound cache take it to look the cache up; they do not hold it, so that one answer that waits for the disk does not stop the others. `read` does not
 //! take it at all. Order: daemon mutex -> an object's store -> a volume's directories -> the table.
 
 #[allow(
@@ -17,6 +16,7 @@
     reason = "pure files are shared with user/core"
 )]
 pub(crate) mod command;
+mod look;
 
 use crate::cache::Cache;
 use crate::daemon::command::Command;
@@ -55,7 +55,7 @@ pub(crate) struct Device {
     held: AtomicBool,
     /// Where reopen work runs, and the work of the deadlines.
     reopen: OwnedQueue,
-    /// Where early commits run, which wait for the disk.
+    /// Where early commits run, and what else waits for the disk.
     commit: OwnedQueue,
     #[cfg(ondemand_stop_points)]
     stops: Arc<Stops>,
@@ -103,6 +103,9 @@ pub(crate) struct Daemon {
     /// Ends what nobody answers in time ([`expiry`](crate::ondemand::expiry)).
     #[pin]
     pub(crate) expiry: DelayedWork<Daemon, EXPIRY>,
+    /// Looks whether the cache wants culling still.
+    #[pin]
+    look: DelayedWork<Daemon, LOOK>,
     /// File descriptors: the device's, and anonymous ones.
     pins: AtomicUsize,
     /// What `debug` asked for.
@@ -113,6 +116,8 @@ pub(crate) struct Daemon {
 
 /// The work item of the deadlines.
 pub(crate) const EXPIRY: u64 = 0;
+/// The work item of the look at the space.
+const LOOK: u64 = 1;
 
 /// `debug` bit: every command is logged.
 const DEBUG_COMMANDS: u32 = 1;
@@ -136,7 +141,8 @@ impl Daemon {
                 device,
                 life <- new_mutex!(Life::Setup(Setup::default()), "cachefiles_daemon"),
                 engine <- engine,
-                expiry <- DelayedWork::new(),
+                expiry <- DelayedWork::new(&device.reopen),
+                look <- DelayedWork::new(&device.commit),
                 pins: AtomicUsize::new(0),
                 debug: AtomicU32::new(0),
                 wants_culling: AtomicBool::new(false),
@@ -166,7 +172,7 @@ impl Daemon {
     /// the kernel's timers are. Called under the table's lock with the table's oldest deadline; a dead
     /// table has its work queued no more.
     pub(crate) fn expire_at(self: &Arc<Self>, due: u64) {
-        DelayedWork::enqueue(self, &self.device.reopen, due.saturating_sub(jiffies()));
+        DelayedWork::<_, EXPIRY>::enqueue(self, due.saturating_sub(jiffies()));
     }
 
     /// Where early commits are queued.
@@ -184,20 +190,17 @@ impl Daemon {
         }
     }
 
-    /// Whether the cache wants culling. Space that somebody else gave back is noticed here.
-    fn wants_culling(&self) -> bool {
-        let wants = || self.wants_culling.load(Ordering::Relaxed);
-        if !wants() {
-            return false;
+    /// Whether the cache wants culling, as it was last seen. If so it is looked at again soon. Does not sleep.
+    fn wants_culling(self: &Arc<Self>) -> bool {
+        let wants = self.wants_culling.load(Ordering::Relaxed);
+        if wants {
+            self.look_soon();
         }
-        if let Ok(cache) = self.bound() {
-            // As long as the file system does not tell, nothing has changed.
-            let _ = cache.look_at_space();
-        }
-        wants()
+        wants
     }
 
-    fn unbind(&self) {
+    fn unbind(self: &Arc<Self>) {
+        self.stop_looking();
         let life = core::mem::replace(&mut *self.life.lock(), Life::Gone);
         if let Life::Bound(cache) = life {
             cache.withdraw();
@@ -352,8 +355,8 @@ impl MiscDevice for CachefilesDevice {
 
     fn release(file: KBox<DeviceFile>) {
         file.daemon.engine.flush();
-        // The table is dead: nobody queues it again, and it is gone before its queue is.
-        DelayedWork::cancel(&file.daemon);
+        // The table is dead: nothing is due any more.
+        DelayedWork::<_, EXPIRY>::shut(&file.daemon);
         file.daemon.stop_at(Place::DeviceClosed);
         drop(file);
     }

@@ -16,8 +16,10 @@ use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
 use kernel::types::ForeignOwnable;
 
-/// A cache backend. fscache calls it on its own workqueue, except for `begin_operation`, which
-/// runs in the reader; nothing may wait there for a daemon.
+/// A cache backend. fscache calls it on its own workqueue and on the system's, except for `begin_operation`, which
+/// runs in the reader, and `free_volume`, which runs in whoever drops the last reference, a task that unmounts as a
+/// rule; nothing may wait there for a daemon. When the module goes, some may still be on their way out:
+/// [`wait_for_callers`](super::wait_for_callers).
 pub(crate) trait Backend: Sized + 'static {
     /// What stands behind a cache.
     type Cache: Send + Sync + 'static;

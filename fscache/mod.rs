@@ -16,11 +16,16 @@ pub(crate) mod volume;
 
 use kernel::ffi::c_void;
 
-/// Waits until fscache's workers have left the backend. fscache does not pin a backend's module: a
-/// worker may be on its way out of a function whose effect has let the last user go.
-pub(crate) fn flush_workers() {
+/// Waits until everybody has left the module, which nobody can enter any more. fscache does not pin a backend's
+/// module: whoever has called one of its functions may be on his way out of it when that function's effect has let the
+/// last user go. Those are fscache's workers, and the tasks of netfs's and readers, `free_volume` and `end_operation`
+/// among what they call: they sleep no more on that way, but may have been preempted.
+pub(crate) fn wait_for_callers() {
     // SAFETY: The queue lives as long as fscache, which this module uses.
     unsafe { crate::bindings::flush_fscache_wq() }
+    // SAFETY: Waits, in a task that may: until each task was seen in user space, idle, or where it sleeps or yields by
+    // itself; the kernel cannot preempt a task if it has no such wait, and `synchronize_rcu` is that then.
+    unsafe { crate::bindings::wait_for_rcu_tasks() }
 }
 
 /// Takes a private pointer out of its place.

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work items that wait for a time: `DelayedWork`, as newer kernel crates have it.
+//! Work items that wait for a time: `DelayedWork`, as newer kernel crates have it, but bound to one queue.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+//!
+//! A queue that is destroyed runs what is queued, but does not know what waits for its time. So each work that
+//! waits holds a [`Waiting`], without which its queue does not go; and a work that was [shut](DelayedWork::shut)
+//! is never queued again, whoever asks for it, and with whatever lock.
 
 use crate::bindings;
+use crate::kcompat::workqueue::OwnedQueue;
+use crate::kcompat::workqueue::Waiting;
 use core::marker::PhantomData;
 use core::mem::offset_of;
+use kernel::new_spinlock;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::sync::SpinLock;
 use kernel::types::Opaque;
-use kernel::workqueue::HasWork;
-use kernel::workqueue::Queue;
-use kernel::workqueue::RawWorkItem;
-use kernel::workqueue::Work;
-use kernel::workqueue::WorkItem;
-use kernel::workqueue::WorkItemPointer;
 
 /// Processor number that leaves the choice to the queue (`WORK_CPU_UNBOUND`).
 const ANY_CPU: i32 = bindings::wq_misc_consts_WORK_CPU_UNBOUND as i32;
@@ -24,13 +26,24 @@ const ANY_CPU: i32 = bindings::wq_misc_consts_WORK_CPU_UNBOUND as i32;
 ///
 /// # Invariants
 ///
-/// The inner work is initialised and does not move.
+/// The inner work is initialised, does not move, and is queued, with a reference to `T` that belongs to it,
+/// only between the moment when `state` gets a [`Waiting`] and the one when that is taken out.
 #[pin_data]
-#[repr(transparent)]
 pub(crate) struct DelayedWork<T, const ID: u64> {
     #[pin]
     inner: Opaque<bindings::delayed_work>,
+    queue: &'static OwnedQueue,
+    /// May be taken below any other lock but a queue's.
+    #[pin]
+    state: SpinLock<State>,
     _owner: PhantomData<fn(T)>,
+}
+
+struct State {
+    /// It is queued, and has not begun to run.
+    waiting: Option<Waiting>,
+    /// It is not to be queued any more.
+    shut: bool,
 }
 
 // SAFETY: Delayed work is used from any thread; it has its own locks.
@@ -42,106 +55,123 @@ unsafe impl<T, const ID: u64> Sync for DelayedWork<T, ID> {}
 ///
 /// # Safety
 ///
-/// [`HasWork::raw_get_work`] of the type gives the work inside of a [`DelayedWork<Self, ID>`] that is
-/// a field of the type.
-pub(crate) unsafe trait HasDelayedWork<const ID: u64>:
-    HasWork<Self, ID> + Sized
-{
+/// `delayed_work` gives the field that lies `OFFSET` bytes from the start of the type.
+pub(crate) unsafe trait HasDelayedWork<const ID: u64>: Sized {
+    const OFFSET: usize;
+
+    /// The field.
+    fn delayed_work(&self) -> &DelayedWork<Self, ID>;
 }
 
-/// The delayed work around a work that lies in one.
-fn delayed(work: *mut bindings::work_struct) -> *mut bindings::delayed_work {
-    work.wrapping_byte_sub(offset_of!(bindings::delayed_work, work))
-        .cast()
+/// What is done when the time has come.
+pub(crate) trait DelayedWorkItem<const ID: u64>: HasDelayedWork<ID> {
+    /// Runs on the work's queue.
+    fn run(this: Arc<Self>);
 }
 
 impl<T, const ID: u64> DelayedWork<T, ID>
 where
-    T: WorkItem<ID, Pointer = Arc<T>> + HasDelayedWork<ID>,
+    T: DelayedWorkItem<ID>,
     Arc<T>: Send + 'static,
 {
-    /// Work that is not queued.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    /// Work that is not queued, and will run on `queue`.
+    pub(crate) fn new(queue: &'static OwnedQueue) -> impl PinInit<Self> {
+        let state = State {
+            waiting: None,
+            shut: false,
+        };
         pin_init!(Self {
             inner <- Opaque::ffi_init(|slot| {
-                let run = <Arc<T> as WorkItemPointer<ID>>::run;
                 // SAFETY: `slot` is valid for writes, the pin-init protocol says so; `run` is made
                 // for the work inside.
-                unsafe { bindings::init_delayed_work(slot, Some(run)) }
+                unsafe { bindings::init_delayed_work(slot, Some(Self::run)) }
             }),
+            queue,
+            state <- new_spinlock!(state, "cachefiles_delayed"),
             _owner: PhantomData,
         })
     }
 
     /// Queues `owner` to run after so many ticks (see [`jiffies`](super::time::jiffies), at most
-    /// 2^30); does nothing if it waits already. May be called under a spinlock: what it drops is
-    /// never the last reference, since the caller has one.
-    ///
-    /// A queue that is destroyed runs what is queued, but does not know what waits for its time:
-    /// [`cancel`](Self::cancel) that before.
-    pub(crate) fn enqueue(owner: &Arc<T>, queue: &'static Queue, ticks: u64) {
-        let queue: *const Queue = queue;
+    /// 2^30). Does nothing if it waits already, even for longer, or was shut. May be called under a spinlock.
+    pub(crate) fn enqueue(owner: &Arc<T>, ticks: u64) {
+        let this = owner.delayed_work();
+        let mut state = this.state.lock();
+        if state.shut || state.waiting.is_some() {
+            return;
+        }
+        let Some(waiting) = this.queue.begin_to_wait() else {
+            return;
+        };
+        // INVARIANT: What is queued below has its `Waiting`, and owns this reference.
+        state.waiting = Some(waiting);
+        let _ = Arc::into_raw(owner.clone());
         // A day fits into 32 bits.
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
-        let later = |work: *mut bindings::work_struct| {
-            let (queue, work) = (queue.cast_mut().cast(), delayed(work));
-            // SAFETY: `Queue` is a `workqueue_struct` in a transparent wrapper; the work lies in a
-            // `DelayedWork` by the safety requirement of `HasDelayedWork`, which is initialised by
-            // its type invariant.
-            unsafe { bindings::queue_delayed_work_on(ANY_CPU, queue, work, ticks) }
+        // SAFETY: The queue lives as long as there is a `Waiting`. The work is initialised and not queued, by the
+        // type invariant.
+        unsafe {
+            bindings::queue_delayed_work_on(ANY_CPU, this.queue.as_ptr(), this.inner.get(), ticks)
         };
-        // SAFETY: `later` queues the work, and it stays queued until it runs or is cancelled; it says
-        // no only if the work is queued already. What comes back is a reference that was not needed.
-        drop(unsafe { RawWorkItem::<ID>::__enqueue(owner.clone(), later) });
     }
 
-    /// Takes it out of the queue, if it waits or has not begun to run, with the reference that it
-    /// owned. Does not wait for one that runs.
-    pub(crate) fn cancel(owner: &Arc<T>) {
-        let this = Arc::into_raw(owner.clone());
-        // SAFETY: The pointer is to a valid value, of which `this` is a reference.
-        let work = unsafe { T::raw_get_work(this.cast_mut()) };
-        // SAFETY: As above.
-        let work = unsafe { Work::raw_get(work) };
-        // SAFETY: The work lies in a `DelayedWork`, which is initialised.
-        let was_queued = unsafe { bindings::cancel_delayed_work(delayed(work)) };
-        // SAFETY: `this` is the clone from above.
-        drop(unsafe { Arc::from_raw(this) });
-        if was_queued {
-            // SAFETY: `enqueue` had given the queue a reference, which nobody takes now.
-            drop(unsafe { Arc::from_raw(this) });
+    /// It is not queued again. If it waits, or has not begun to run, it is taken out of the queue. Does not wait for
+    /// one that runs. The caller has a reference, so what is dropped is not the last one.
+    pub(crate) fn shut(owner: &Arc<T>) {
+        let this = owner.delayed_work();
+        this.state.lock().shut = true;
+        // SAFETY: The work is initialised.
+        if unsafe { bindings::cancel_delayed_work(this.inner.get()) } {
+            this.cancelled(owner);
         }
     }
 
-    /// The work inside, for [`impl_has_delayed_work`].
-    ///
+    /// As [`DelayedWork::shut`], and waits until it does not run. Not to be called by the work itself.
+    pub(crate) fn shut_and_wait(owner: &Arc<T>) {
+        let this = owner.delayed_work();
+        this.state.lock().shut = true;
+        // SAFETY: The work is initialised.
+        if unsafe { bindings::cancel_delayed_work_sync(this.inner.get()) } {
+            this.cancelled(owner);
+        }
+    }
+
+    /// It was queued, and will not run.
+    fn cancelled(&self, owner: &Arc<T>) {
+        drop(self.state.lock().waiting.take());
+        let raw = Arc::into_raw(owner.clone());
+        // SAFETY: This is the clone.
+        drop(unsafe { Arc::from_raw(raw) });
+        // SAFETY: `enqueue` had given the work a reference, which nobody takes now.
+        drop(unsafe { Arc::from_raw(raw) });
+    }
+
     /// # Safety
     ///
-    /// The pointer is not dangling.
-    pub(crate) unsafe fn raw_work(this: *mut Self) -> *mut Work<T, ID> {
-        // SAFETY: Both types are transparent wrappers of C's; the caller promises the rest.
-        unsafe { this.byte_add(offset_of!(bindings::delayed_work, work)) }.cast()
+    /// Called by the workqueue alone, with the work inside of a `DelayedWork<T, ID>`, once for each time that it was
+    /// queued.
+    unsafe extern "C" fn run(work: *mut bindings::work_struct) {
+        let offset = T::OFFSET + offset_of!(Self, inner) + offset_of!(bindings::delayed_work, work);
+        // SAFETY: The work lies in a `DelayedWork`, which lies in a `T`: the trait's safety requirement. The
+        // reference is the one that `enqueue` has given to it.
+        let owner = unsafe { Arc::from_raw(work.cast::<u8>().sub(offset).cast::<T>()) };
+        // From here on it can be queued again.
+        drop(owner.delayed_work().state.lock().waiting.take());
+        T::run(owner);
     }
 }
 
-/// Implements [`HasDelayedWork`] and [`HasWork`] for a type and its field.
+/// Implements [`HasDelayedWork`] for a type and its field.
 macro_rules! impl_has_delayed_work {
     (impl HasDelayedWork<$id:tt> for $owner:ty { self.$field:ident }) => {
-        // SAFETY: `raw_get_work` only compiles if the field has the right type, and gives the work
-        // inside of that field; so does `OFFSET`.
-        unsafe impl ::kernel::workqueue::HasWork<$owner, $id> for $owner {
-            const OFFSET: usize = ::core::mem::offset_of!($owner, $field)
-                + ::core::mem::offset_of!($crate::bindings::delayed_work, work);
+        // SAFETY: Both are of one field.
+        unsafe impl $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {
+            const OFFSET: usize = ::core::mem::offset_of!($owner, $field);
 
-            unsafe fn raw_get_work(ptr: *mut Self) -> *mut ::kernel::workqueue::Work<$owner, $id> {
-                // SAFETY: The caller promises that the pointer is valid.
-                let field = unsafe { ::core::ptr::addr_of_mut!((*ptr).$field) };
-                // SAFETY: As above.
-                unsafe { $crate::kcompat::delayed_work::DelayedWork::raw_work(field) }
+            fn delayed_work(&self) -> &$crate::kcompat::delayed_work::DelayedWork<Self, $id> {
+                &self.$field
             }
         }
-        // SAFETY: As above.
-        unsafe impl $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {}
     };
 }
 pub(crate) use impl_has_delayed_work;

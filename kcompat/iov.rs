@@ -6,6 +6,7 @@
 
 use crate::bindings;
 use core::marker::PhantomData;
+use kernel::ffi::c_void;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::types::Opaque;
@@ -103,11 +104,14 @@ impl<'a> KernelSource<'a> {
 ///
 /// # Invariants
 ///
-/// Each of the pages is pinned; `parts` describes bytes in them.
+/// Each of the pages is pinned; `parts` describes bytes in them, one a page. `mapped` is null, or where all of them are
+/// mapped.
 pub(crate) struct PinnedSource {
     pages: KVVec<*mut bindings::page>,
     parts: KVVec<bindings::bio_vec>,
     len: usize,
+    mapped: *mut c_void,
+    segments: KVVec<bindings::kvec>,
     iter: Opaque<bindings::iov_iter>,
 }
 
@@ -125,6 +129,8 @@ impl PinnedSource {
             pages: KVVec::new(),
             parts: KVVec::new(),
             len: 0,
+            mapped: core::ptr::null_mut(),
+            segments: KVVec::new(),
             iter: Opaque::uninit(),
         };
         if !from.is_user_backed() {
@@ -188,7 +194,7 @@ impl PinnedSource {
         self.len
     }
 
-    /// The iterator, from the first byte on.
+    /// The iterator, from the first byte on, page by page: for who copies the bytes.
     pub(crate) fn iter(&mut self) -> &mut IovIter {
         // SAFETY: `parts` describes pinned pages, and is not changed while the result borrows `self`.
         unsafe {
@@ -203,10 +209,73 @@ impl PinnedSource {
         // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
         unsafe { IovIter::from_raw(self.iter.get()) }
     }
+
+    /// The same for direct I/O, which wants the parts of the buffer aligned, as the caller has chosen them: a
+    /// part that goes over several pages is one here, too, in whatever byte of a page it begins.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn direct_iter(&mut self) -> Result<&mut IovIter> {
+        let whole = |part: &bindings::bio_vec| part.bv_len as usize == PAGE_SIZE;
+        let all_but_last = self.parts.len().saturating_sub(1);
+        if self.parts.iter().take(all_but_last).all(whole) {
+            return Ok(self.iter());
+        }
+        let mapped = self.map()?;
+        self.segments = KVVec::with_capacity(self.parts.len(), GFP_KERNEL)?;
+        let mut ended_with_page = false;
+        for (number, part) in self.parts.iter().enumerate() {
+            let (offset, len) = (part.bv_offset as usize, part.bv_len as usize);
+            match self.segments.last_mut() {
+                Some(last) if ended_with_page && offset == 0 => last.iov_len += len,
+                _ => self.segments.push(
+                    bindings::kvec {
+                        iov_base: mapped.wrapping_byte_add(number * PAGE_SIZE + offset),
+                        iov_len: len,
+                    },
+                    GFP_KERNEL,
+                )?,
+            }
+            ended_with_page = offset + len == PAGE_SIZE;
+        }
+        // SAFETY: `segments` describes the mapping of pinned pages, and neither is changed while the result borrows
+        // `self`.
+        unsafe {
+            bindings::iov_iter_kvec(
+                self.iter.get(),
+                bindings::ITER_SOURCE,
+                self.segments.as_ptr(),
+                self.segments.len() as _,
+                self.len,
+            )
+        };
+        // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
+        Ok(unsafe { IovIter::from_raw(self.iter.get()) })
+    }
+
+    /// Maps the pages, one behind the other, until this is dropped.
+    fn map(&mut self) -> Result<*mut c_void> {
+        const NO_NODE: i32 = -1;
+        if self.mapped.is_null() {
+            let count = self.pages.len() as u32;
+            // SAFETY: The pages are pinned by the type invariant, and `pages` has so many.
+            self.mapped = unsafe { bindings::vm_map_ram(self.pages.as_mut_ptr(), count, NO_NODE) };
+        }
+        // INVARIANT: All pages are there, and no more are pinned after `pin`.
+        if self.mapped.is_null() {
+            return Err(ENOMEM);
+        }
+        Ok(self.mapped)
+    }
 }
 
 impl Drop for PinnedSource {
     fn drop(&mut self) {
+        if !self.mapped.is_null() {
+            // SAFETY: Mapped in `map`, all of it.
+            unsafe { bindings::vm_unmap_ram(self.mapped, self.pages.len() as u32) }
+        }
         // SAFETY: Pinned by the type invariant.
         unsafe { bindings::unpin_user_pages(self.pages.as_mut_ptr(), self.pages.len() as _) }
     }

@@ -73,6 +73,8 @@ pub(crate) struct Store {
     pub(crate) bound: Option<Bound>,
     /// Bytes, as the daemon told them when the object was opened for the first time.
     pub(crate) size: Option<u64>,
+    /// Early commits that have failed, in a row.
+    failed_commits: u32,
 }
 
 /// What readers and writers of the file need.
@@ -103,7 +105,7 @@ pub(crate) struct Object {
     #[pin]
     pub(crate) reopen: Work<Object>,
     #[pin]
-    commit: Work<Object, COMMIT>,
+    commit: DelayedWork<Object, COMMIT>,
     #[pin]
     store: Mutex<Store>,
     #[pin]
@@ -151,6 +153,7 @@ impl Object {
             stored: None,
             bound: Some(bound),
             size: None,
+            failed_commits: 0,
         };
         let object = Arc::pin_init(
             pin_init!(Self {
@@ -162,11 +165,11 @@ impl Object {
                 key_hash: cookie.key_hash(),
                 opened <- WaitQueue::new(),
                 reopen <- new_work!("cachefiles_reopen"),
-                commit <- new_work!("cachefiles_commit"),
+                commit <- DelayedWork::new(cache.daemon().commit_queue()),
                 store <- new_mutex!(store, "cachefiles_store"),
                 current <- new_spinlock!(None, "cachefiles_current"),
                 has_data: AtomicBool::new(false),
-                settle <- DelayedWork::new(),
+                settle <- DelayedWork::new(cache.daemon().commit_queue()),
                 unsettled: AtomicBool::new(false),
             }),
             GFP_KERNEL,

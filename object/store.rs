@@ -4,12 +4,17 @@
 //! committing it.
 //!
 //! A new file is committed soon after its first data was stored, by a work item, since the commit
-//! waits for the disk: what a mount has fetched in weeks is not lost with the machine. What is
+//! waits for the disk: what a mount has fetched in weeks is not lost with the machine. A commit that fails
+//! is tried again, later and later, as long as the object is bound. What is
 //! stored after that goes to the committed file.
 
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
+use crate::kcompat::delayed_work::impl_has_delayed_work;
+use crate::kcompat::delayed_work::DelayedWork;
+use crate::kcompat::delayed_work::DelayedWorkItem;
+use crate::kcompat::time::seconds_in_jiffies;
 use crate::namei;
 use crate::object::Current;
 use crate::object::Object;
@@ -19,16 +24,15 @@ use crate::stop_points::Place;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use kernel::workqueue::impl_has_work;
-use kernel::workqueue::WorkItem;
 
-impl_has_work! {
-    impl HasWork<Self, 1> for Object { self.commit }
+/// A commit that has failed is tried again after a second, and after twice as long each time, so often: about a minute.
+const COMMIT_AGAIN_DOUBLINGS: u32 = 6;
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<COMMIT> for Object { self.commit }
 }
 
-impl WorkItem<COMMIT> for Object {
-    type Pointer = Arc<Object>;
-
+impl DelayedWorkItem<COMMIT> for Object {
     fn run(object: Arc<Object>) {
         object.cache.daemon().stop_at(Place::CommitWork);
         object.commit_early();
@@ -72,26 +76,44 @@ impl Object {
         self.queue_commit();
     }
 
-    /// Has the file committed, by a work item. One that is queued already will find it.
+    /// Has the file committed, by a work item. One that is queued already, or waits to try again, will find it.
     fn queue_commit(self: &Arc<Self>) {
-        let queue = self.cache.daemon().commit_queue();
-        let _ = queue.enqueue::<Arc<Object>, COMMIT>(self.clone());
+        DelayedWork::<_, COMMIT>::enqueue(self, 0);
     }
 
-    /// Commits a new file whose object is open. If that fails, the withdrawal tries again.
-    fn commit_early(&self) {
+    /// Commits a new file whose object is open. If that fails, it is tried again: a mount may bring in nothing more,
+    /// and last for weeks. Only the first failure in a row is told, and the last, at the withdrawal.
+    fn commit_early(self: &Arc<Self>) {
         let mut store = self.store.lock();
         if store.size.is_none() {
             return;
         }
-        let Store { bound, stored, .. } = &mut *store;
-        if let (Some(bound), Some(stored)) = (bound, stored) {
-            if stored.unnamed {
-                let cred = self.cache.cred();
-                let committed = cred.run(|| namei::commit(bound, stored, self));
-                self.warn_if_failed("committing the file early", committed);
-            }
+        let Store {
+            bound,
+            stored,
+            failed_commits,
+            ..
+        } = &mut *store;
+        let (Some(bound), Some(stored)) = (bound, stored) else {
+            return;
+        };
+        if !stored.unnamed {
+            return;
         }
+        let cred = self.cache.cred();
+        let committed = cred.run(|| namei::commit(bound, stored, self));
+        if committed.is_ok() {
+            *failed_commits = 0;
+            return;
+        }
+        let failures = *failed_commits;
+        *failed_commits = failures.saturating_add(1);
+        drop(store);
+        if failures == 0 {
+            self.warn_if_failed("committing the file early", committed);
+        }
+        let seconds = 1 << failures.min(COMMIT_AGAIN_DOUBLINGS);
+        DelayedWork::<_, COMMIT>::enqueue(self, seconds_in_jiffies(seconds));
     }
 
     /// Checks the file against the size that a daemon has told, the first time by its attribute,
@@ -214,6 +236,7 @@ impl Object {
             stored,
             bound,
             size: its_size,
+            ..
         } = &mut *store;
         let (Some(bound), Some(stored), Some(old)) = (bound, stored, its_size) else {
             return Err(EIO);
@@ -245,6 +268,7 @@ impl Object {
         drop(store);
         drop(current);
         self.stop_settling();
+        DelayedWork::<_, COMMIT>::shut(self);
         let (Some(bound), Some(mut stored)) = (bound, stored) else {
             return;
         };

@@ -9,18 +9,16 @@
 use crate::daemon::Daemon;
 use crate::daemon::EXPIRY;
 use crate::kcompat::delayed_work::impl_has_delayed_work;
+use crate::kcompat::delayed_work::DelayedWorkItem;
 use crate::kcompat::time::jiffies;
 use crate::stop_points::Place;
 use kernel::sync::Arc;
-use kernel::workqueue::WorkItem;
 
 impl_has_delayed_work! {
     impl HasDelayedWork<EXPIRY> for Daemon { self.expiry }
 }
 
-impl WorkItem<EXPIRY> for Daemon {
-    type Pointer = Arc<Daemon>;
-
+impl DelayedWorkItem<EXPIRY> for Daemon {
     fn run(daemon: Arc<Daemon>) {
         daemon.stop_at(Place::Expiry);
         let engine = daemon.engine();

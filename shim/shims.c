@@ -5,15 +5,18 @@
  * ondemand_shim_.
  */
 
+#include "buffer_head.c"
 #include "cred.c"
 #include "fs.c"
 #include "fs_struct.c"
 #include "fscache.c"
+#include "ioprio.c"
 #include "jiffies.c"
 #include "mm.c"
 #include "mount.c"
 #include "poll.c"
 #include "ratelimit.c"
+#include "rcupdate.c"
 #include "security.c"
 #include "trace.c"
 #include "wait.c"

@@ -69,6 +69,8 @@ places! {
     FdReleased = "fd-released",
     /// A write to an anonymous fd has its file, and has written nothing.
     FillBegun = "fill-begun",
+    /// Data was put into the page cache, and nothing was queued that writes it to the disk.
+    SettleWanted = "settle-wanted",
     /// A reader has found a hole, and has not asked for it.
     HoleFound = "hole-found",
     /// A reader's READ is queued, and it does not wait yet.

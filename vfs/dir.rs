@@ -159,8 +159,8 @@ impl PinnedDir {
     /// # Errors
     ///
     /// `EBUSY` if somebody else uses the directory, `ENOTDIR` if it is none, `EPERM` if it cannot
-    /// hold a cache's entries, `ESTALE` if it is removed again and again, and what a security module
-    /// or the file system says.
+    /// hold a cache's entries, `EOPNOTSUPP` if two names in it that differ in their case alone are one, with a line in
+    /// the log, `ESTALE` if it is removed again and again, and what a security module or the file system says.
     pub(crate) fn open_or_create(
         parent: &Path,
         name: &[u8],
@@ -210,6 +210,10 @@ impl PinnedDir {
         if !dentry.holds_cache_entries() {
             return Err(EPERM);
         }
+        if dentry.ignores_case() {
+            pr_err!("a directory of the store ignores the case of names (chattr +F)\n");
+            return Err(Errno::EOPNOTSUPP.into());
+        }
         let _mark = Mark::take(&dentry).ok_or(EBUSY)?;
         let path = parent.with_dentry(dentry);
         Ok(PinnedDir { path, _mark })
@@ -218,6 +222,16 @@ impl PinnedDir {
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is also found under `name` in `parent`.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub(crate) fn is_also(&self, parent: &Path, name: &[u8]) -> Result<bool> {
+        let other = lookup(parent, name)?;
+        Ok(other.is_some_and(|other| other.inode_ptr() == self.path.dentry().inode_ptr()))
     }
 
     /// Opens the file `name` for direct reading and writing, and marks it as in use.

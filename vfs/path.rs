@@ -123,6 +123,17 @@ impl Dentry {
         u32::from(flags) & bindings::IOP_XATTR != 0
     }
 
+    /// Whether names in this directory that differ in their case alone are one, by its own choice: of file systems
+    /// in which they are so everywhere this says nothing.
+    pub(super) fn ignores_case(&self) -> bool {
+        let Some(inode) = NonNull::new(self.inode_ptr()) else {
+            return false;
+        };
+        // SAFETY: The dentry keeps its inode; the flag of a directory changes only while it is empty.
+        let flags = unsafe { core::ptr::addr_of!((*inode.as_ptr()).i_flags).read_volatile() };
+        flags & bindings::S_CASEFOLD != 0
+    }
+
     /// Whether it is a directory that a cache can keep directories and files in.
     pub(crate) fn holds_cache_entries(&self) -> bool {
         // SAFETY: The dentry is live.

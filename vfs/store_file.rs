@@ -117,6 +117,20 @@ impl StoreFile {
         to_result(i32::try_from(ret).unwrap_or(-5))
     }
 
+    /// Whether its blocks are mapped by extents, of which a part may be unwritten. For ext4, whose files say so.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub(crate) fn has_extents(&self) -> Result<bool> {
+        let mut attributes = bindings::fileattr::default();
+        // SAFETY: The dentry is a live file's, and `attributes` is valid for writes.
+        to_result(unsafe {
+            bindings::vfs_fileattr_get(self.path.dentry().as_ptr(), &mut attributes)
+        })?;
+        Ok(attributes.flags & bindings::FS_EXTENT_FL != 0)
+    }
+
     /// Notes that the file was used now, which is what culling goes by.
     pub(crate) fn touch(&self) {
         // SAFETY: The path is live.

@@ -46,6 +46,14 @@ const ZERO: bindings::kiocb = bindings::kiocb {
     __bindgen_anon_1: unsafe { core::mem::zeroed() },
 };
 
+/// The I/O priority of the current task. What a disk below this one makes of it, in a thread of its own, does not see
+/// the task any more.
+fn priority() -> u16 {
+    // SAFETY: Reads the current task's.
+    let priority = unsafe { bindings::get_current_ioprio() };
+    u16::try_from(priority).unwrap_or(0)
+}
+
 /// A kiocb whose read or write is over when the call returns.
 ///
 /// # Errors
@@ -56,6 +64,7 @@ fn synchronous(way: Way, file: &File, pos: u64) -> Result<bindings::kiocb> {
         ki_filp: file.as_ptr(),
         ki_pos: i64::try_from(pos).map_err(|_| EFBIG)?,
         ki_flags: way.flags(),
+        ki_ioprio: priority(),
         ..ZERO
     })
 }
@@ -142,6 +151,7 @@ pub(crate) fn read_direct(
         ki_filp: file.as_ptr(),
         ki_pos: pos,
         ki_flags: Way::Direct.flags(),
+        ki_ioprio: priority(),
         ki_complete: Some(read_complete),
         ..ZERO
     };
@@ -213,11 +223,13 @@ pub(crate) fn read_cached(
 /// the way. A direct write waits for the disk.
 ///
 /// A user's buffer is pinned before the write. The file system would do it below the file's lock,
-/// which a page fault may need too: that of a task that has mapped a file of a served image.
+/// which a page fault may need too: that of a task that has mapped a file of a served image. So the file system is never
+/// given the user's addresses, which it would look up with `mmap_lock`, but the pages that are behind them.
 ///
 /// # Errors
 ///
-/// `EINVAL` if position, length or memory are not aligned as the file system wants; `EFAULT`,
+/// `EINVAL` if position, length or memory are not aligned as the file system wants
+/// (`statx(STATX_DIOALIGN)`); `EFAULT`,
 /// `ENOMEM`, `ENOSPC`, `EIO` and what else it says.
 pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
     /// Whole pages, so that what is left begins with one, too.
@@ -228,8 +240,13 @@ pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Resu
     let mut written = 0;
     while iter.len() > 0 {
         let at = pos.checked_add(written as u64).ok_or(EFBIG)?;
-        let step = PinnedSource::pin(iter, MAX_PINNED)
-            .and_then(|mut source| Ok((write_once(way, file, at, source.iter())?, source.len())));
+        let step = PinnedSource::pin(iter, MAX_PINNED).and_then(|mut source| {
+            let pinned = match way {
+                Way::Direct => source.direct_iter()?,
+                Way::Cached => source.iter(),
+            };
+            Ok((write_once(way, file, at, pinned)?, source.len()))
+        });
         match step {
             Ok((part, pinned)) => {
                 written += part;

@@ -3,10 +3,13 @@
 //! What a file system is, and how it was mounted.
 //!
 //! C headers: [`include/uapi/linux/magic.h`](srctree/include/uapi/linux/magic.h),
-//! [`include/linux/seq_file.h`](srctree/include/linux/seq_file.h)
+//! [`include/linux/seq_file.h`](srctree/include/linux/seq_file.h),
+//! [`include/linux/buffer_head.h`](srctree/include/linux/buffer_head.h)
 
 use crate::bindings;
 use crate::errno::Errno;
+use crate::ext4::SUPERBLOCK_SIZE;
+use crate::ext4::SUPERBLOCK_START;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::page::PAGE_SIZE;
@@ -36,16 +39,23 @@ impl Path {
         }
     }
 
-    /// Whether the file system shows this among its options, as in `/proc/mounts`.
+    /// Whether it was mounted as a file system of this type, as in `/proc/mounts`.
+    pub(crate) fn is_of_type(&self, name: &CStr) -> bool {
+        // SAFETY: A superblock's type, and its name, do not change.
+        let its = unsafe { CStr::from_char_ptr((*self.superblock().s_type).name) };
+        its.as_bytes() == name.as_bytes()
+    }
+
+    /// What the file system shows as its options, as in `/proc/mounts`: separated by commas.
     ///
     /// # Errors
     ///
     /// `ENOMEM`; `EOVERFLOW` for more options than fit on a page; what the file system says.
-    pub(crate) fn has_option(&self, option: &str) -> Result<bool> {
+    pub(crate) fn options(&self) -> Result<KVec<u8>> {
         // SAFETY: A superblock's operations do not change.
         let sop = unsafe { self.superblock().s_op.as_ref() };
         let Some(show) = sop.and_then(|sop| sop.show_options) else {
-            return Ok(false);
+            return Ok(KVec::new());
         };
         let mut text = KVec::from_elem(0u8, PAGE_SIZE, GFP_KERNEL)?;
         let mut seq = bindings::seq_file {
@@ -56,12 +66,40 @@ impl Path {
         // SAFETY: The function writes into the buffer, to `size` at most; the superblock's root is
         // live as long as the mount.
         to_result(unsafe { show(&mut seq, self.superblock().s_root) })?;
-        let shown = text.get(..seq.count).ok_or(Errno::EOVERFLOW)?;
-        if seq.count == text.len() {
+        if seq.count >= text.len() {
             return Err(Errno::EOVERFLOW.into());
         }
-        Ok(shown
-            .split(|byte| *byte == b',')
-            .any(|shown| shown == option.as_bytes()))
+        let mut shown = KVec::new();
+        shown.extend_from_slice(text.get(..seq.count).unwrap_or_default(), GFP_KERNEL)?;
+        Ok(shown)
+    }
+
+    /// The superblock of an ext4, which has it in memory.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` if it cannot be read.
+    pub(crate) fn ext4_superblock(&self) -> Result<[u8; SUPERBLOCK_SIZE]> {
+        let block_size = self.superblock().s_blocksize;
+        let (block, offset) = (SUPERBLOCK_START / block_size, SUPERBLOCK_START % block_size);
+        let mut copy = [0; SUPERBLOCK_SIZE];
+        if offset + copy.len() > block_size {
+            return Err(EIO);
+        }
+        let sb: *const bindings::super_block = self.superblock();
+        // SAFETY: The superblock is live, and an ext4 has a block device.
+        let buffer = unsafe { bindings::sb_bread(sb.cast_mut(), block as u64) };
+        if buffer.is_null() {
+            return Err(EIO);
+        }
+        // SAFETY: A buffer that was read has `block_size` bytes. ext4 may change some meanwhile; those that
+        // are looked at do not change while it is mounted.
+        unsafe {
+            let data = bindings::buffer_data(buffer).cast::<u8>().add(offset);
+            core::ptr::copy_nonoverlapping(data, copy.as_mut_ptr(), copy.len());
+        }
+        // SAFETY: The reference is the one from above.
+        unsafe { bindings::brelse(buffer) };
+        Ok(copy)
     }
 }

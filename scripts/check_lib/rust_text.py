@@ -61,6 +61,25 @@ def unsafe_tokens(text):
     return found
 
 
+def guards_in_conditions(text):
+    """The lines of `if` and `while` whose condition takes a lock.
+
+    A guard that is a temporary of a plain condition is dropped before the body; one that is a temporary of
+    `if let` or `while let` is not.
+    """
+    code = "\n".join(code_lines(text))
+    found = []
+    for match in re.finditer(r"\b(?:if|while)\b(?!\s+let\b)", code):
+        depth = 0
+        for at in range(match.end(), len(code)):
+            char = code[at]
+            depth += (char in "([") - (char in ")]")
+            # The body, or the arm of a `match` whose guard it is.
+            if depth <= 0 and (char == "{" or code.startswith("=>", at)):
+                break
+        if re.search(r"\.\s*(?:try_)?lock\s*\(", code[match.end() : at]):
+            found.append(code.count("\n", 0, match.start()) + 1)
+    return found
 
 
 def _documented(line, code, comments, wanted):

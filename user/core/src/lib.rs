@@ -18,6 +18,9 @@ pub mod coherency;
 #[path = "../../../errno.rs"]
 pub mod errno;
 
+#[path = "../../../ext4.rs"]
+pub mod ext4;
+
 #[path = "../../../key.rs"]
 pub mod key;
 

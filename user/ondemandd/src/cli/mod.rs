@@ -173,7 +173,7 @@ pub struct Serve {
     /// How data is stored that the kernel has asked for: on the disk before its reader goes on, or, if it is
     /// little, in memory, and on the disk a second later [default: auto].
     ///
-    /// `buffered` needs the module cachefiles_ondemand, and ext4 (not with data=writeback), XFS or Btrfs; without
+    /// `buffered` needs the module cachefiles_ondemand, and XFS, Btrfs, or ext4 as it is by default; without
     /// them the daemon does not start. `auto` is `buffered` with them and `direct` without.
     #[arg(long, value_name = "WAY")]
     pub fill: Option<FillWay>,

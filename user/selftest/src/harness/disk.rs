@@ -25,6 +25,8 @@ use super::Task;
 pub struct SmallDisk {
     /// Where it is mounted.
     pub dir: PathBuf,
+    /// The loop device, if it does not go by itself.
+    device: Option<String>,
 }
 
 /// What takes space on a [`SmallDisk`].
@@ -73,9 +75,78 @@ impl SmallDisk {
     ///
     /// As [`SmallDisk::new`].
     pub fn of_image(t: &Context, image: &Path, mebibytes: u64, options: &str) -> Result<Self> {
+        let journal = ["-b", "4096", "-J", "size=4"];
+        Self::made(t, image, mebibytes, &journal, &[], options)
+    }
+
+    /// One of 32 MiB, with these arguments for `mkfs.ext4` and, unless there are none, `tune2fs`.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmallDisk::new`].
+    pub fn made_with(t: &Context, mkfs: &[&str], tune: &[&str], options: &str) -> Result<Self> {
+        let image = t.dir.join("made");
+        // The one before is in use as long as it is mounted.
+        let _ = std::fs::remove_file(&image);
+        Self::made(t, &image, 32, mkfs, tune, options)
+    }
+
+    /// One whose sectors have so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmallDisk::new`].
+    pub fn with_sectors(t: &Context, mebibytes: u64, bytes: u64) -> Result<Self> {
+        let image = t.dir.join("sectors");
+        File::create(&image)?.set_len(mebibytes << 20)?;
+        let made = Command::new("losetup")
+            .args(["--find", "--show", "--sector-size", &bytes.to_string()])
+            .arg(&image)
+            .output();
+        let device = match made {
+            Ok(output) if output.status.success() => String::from_utf8(output.stdout)?,
+            _ => return skip(format!("no loop device with sectors of {bytes} bytes")),
+        };
+        let disk = SmallDisk {
+            dir: t.mount_point()?,
+            device: Some(device.trim().to_owned()),
+        };
+        for command in [
+            vec![
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-b",
+                "4096",
+                "-m",
+                "0",
+                device.trim(),
+            ],
+            vec!["mount", "-t", "ext4", device.trim()],
+        ] {
+            let mut program = Command::new(command[0]);
+            program.args(&command[1..]);
+            if command[0] == "mount" {
+                program.arg(&disk.dir);
+            }
+            let done = program.status();
+            ensure!(done.is_ok_and(|status| status.success()), "{command:?}");
+        }
+        Ok(disk)
+    }
+
+    fn made(
+        t: &Context,
+        image: &Path,
+        mebibytes: u64,
+        mkfs: &[&str],
+        tune: &[&str],
+        options: &str,
+    ) -> Result<Self> {
         File::create(image)?.set_len(mebibytes << 20)?;
         let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-b", "4096", "-m", "0", "-J", "size=4"])
+            .args(["-q", "-F", "-m", "0"])
+            .args(mkfs)
             .args(["-N", FILES])
             .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
             .arg(image)
@@ -83,15 +154,23 @@ impl SmallDisk {
         if !made.is_ok_and(|status| status.success()) {
             return skip("no mkfs.ext4");
         }
+        if !tune.is_empty() {
+            let mut tune2fs = Command::new("tune2fs");
+            let tuned = tune2fs.args(tune).arg(image).stdout(Stdio::null()).status();
+            ensure!(
+                tuned.is_ok_and(|status| status.success()),
+                "tune2fs {tune:?}"
+            );
+        }
         let dir = t.mount_point()?;
         let mounted = Command::new("mount")
             .args(["-t", "ext4", "-o", &format!("loop,{options}")])
             .args([image, &dir])
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            return skip("cannot mount through a loop device");
+            return skip(format!("cannot mount with {options} through a loop device"));
         }
-        Ok(SmallDisk { dir })
+        Ok(SmallDisk { dir, device: None })
     }
 
     /// A directory for a cache on it.
@@ -224,6 +303,10 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         // What still uses it ends with the test.
         let _ = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH);
+        if let Some(device) = &self.device {
+            // It goes with its last user.
+            let _ = Command::new("losetup").args(["--detach", device]).status();
+        }
     }
 }
 

@@ -19,9 +19,13 @@ use crate::harness::eventually;
 use crate::harness::expect_errno;
 use crate::harness::kmsg::KernelLog;
 use crate::harness::raw;
+use crate::harness::same;
 use crate::harness::skip;
+use crate::harness::store::read_once;
 use crate::harness::Context;
+use crate::harness::SmallDisk;
 use crate::harness::Test;
+use crate::harness::MOUNT_FAILS;
 use crate::harness::SOON;
 
 pub(crate) const TESTS: &[Test] = &[
@@ -59,6 +63,16 @@ pub(crate) const TESTS: &[Test] = &[
         "d26_mode_after_failed_bind",
         "a failed bind that leaves the mode behind",
         mode_after_failed_bind,
+    ),
+    Test::new(
+        "d61_directories_that_ignore_case",
+        "two images in one file, because their names differ in their case alone",
+        directories_that_ignore_case,
+    ),
+    Test::new(
+        "d61_disk_that_ignores_case",
+        "the same, on a file system that ignores it everywhere",
+        disk_that_ignores_case,
     ),
 ];
 
@@ -193,4 +207,82 @@ fn mode_after_failed_bind(t: &Context) -> Result<()> {
         .context("bind ondemand, now that the directory is there")?;
     device.write_bytes(b"restore").context("restore")?;
     Ok(())
+}
+
+/// Has a new directory ignore the case of names in it.
+fn ignoring_case(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)?;
+    let done = Command::new("chattr").arg("+F").arg(dir).status();
+    ensure!(done.is_ok_and(|status| status.success()), "chattr +F");
+    Ok(())
+}
+
+/// A bind that is refused, with a line in the log that says why.
+fn refused_for_case(t: &Context, dir: &Path) -> Result<()> {
+    let log = KernelLog::end()?;
+    expect_errno("bind", bind(t, dir)?, &[Errno::OPNOTSUPP])?;
+    let lines = log.lines();
+    ensure!(
+        lines.iter().any(|line| line.text.contains("case of names")),
+        "the log does not tell: {lines:?}"
+    );
+    Ok(())
+}
+
+fn directories_that_ignore_case(t: &Context) -> Result<()> {
+    let mkfs = ["-O", "casefold", "-J", "size=4"];
+    let disk = SmallDisk::made_with(t, &mkfs, &[], "user_xattr")?;
+    let whole = disk.dir.join("whole");
+    ignoring_case(&whole)?;
+    refused_for_case(t, &whole)?;
+    // What was made in it has inherited that.
+    ensure!(
+        whole.join("CACHE").is_dir(),
+        "the directory does not ignore case"
+    );
+
+    let part = disk.dir.join("part");
+    ignoring_case(&part.join("cache"))?;
+    refused_for_case(t, &part)?;
+
+    // Of a volume alone nobody knows before it is mounted.
+    let volume = disk.dir.join("volume");
+    ignoring_case(&volume.join("cache/Ierofs,plain"))?;
+    let mut daemon = t.daemon_in(&volume)?;
+    daemon.images = vec![t.images.get("plain")?, t.images.get("twin")?];
+    let log = KernelLog::end()?;
+    let at = t.mount_point()?;
+    let mut mount = t.mount("fsid=plain", &at)?;
+    daemon.serve(&mut mount)?.fails("mount", MOUNT_FAILS)?;
+    let lines = log.lines();
+    ensure!(
+        lines.iter().any(|line| line.text.contains("case of names")),
+        "the log does not tell: {lines:?}"
+    );
+    // Others on this disk are as good as anywhere.
+    let twin = read_once(t, &mut daemon, "fsid=twin")?;
+    same("twin", &twin, &t.images.contents("twin")?)
+}
+
+fn disk_that_ignores_case(t: &Context) -> Result<()> {
+    let image = t.dir.join("xfs");
+    fs::File::create(&image)?.set_len(400 << 20)?;
+    let made = Command::new("mkfs.xfs")
+        .args(["-q", "-n", "version=ci"])
+        .arg(&image)
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skip("no mkfs.xfs");
+    }
+    let dir = t.mount_point()?;
+    let mounted = Command::new("mount")
+        .args(["-t", "xfs", "-o", "loop"])
+        .args([&image, &dir])
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return skip("the kernel has no such XFS");
+    }
+    refused_for_case(t, &dir)?;
+    rustix::mount::unmount(&dir, UnmountFlags::empty()).context("umount after a failed bind")
 }

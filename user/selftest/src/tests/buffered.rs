@@ -5,14 +5,20 @@
 //! All other tests can be run in this mode, too: `ondemand-selftest --setup "fill buffered"`. What is on
 //! the disk after a loss of power: `scripts/vm/power-cut --setup "fill buffered"`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command as Program;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use cachefiles_proto::AnonymousFile;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use cachefiles_proto::Fill;
@@ -26,10 +32,14 @@ use crate::harness::expect_errno;
 use crate::harness::kmsg::KernelLog;
 use crate::harness::same;
 use crate::harness::skip;
+use crate::harness::store::eventually_idle;
 use crate::harness::store::object_file;
+use crate::harness::store::parent;
+use crate::harness::Aside;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::SmallDisk;
+use crate::harness::Stops;
 use crate::harness::Test;
 use crate::harness::SOON;
 
@@ -38,11 +48,6 @@ pub(crate) const TESTS: &[Test] = &[
         "buffered_command",
         "a way of filling that is not there, or that is set too late",
         command,
-    ),
-    Test::new(
-        "buffered_not_on_this_disk",
-        "zeros after a loss of power, on a file system that maps blocks before it writes them",
-        not_on_this_disk,
     ),
     Test::new(
         "buffered_given_back",
@@ -64,6 +69,12 @@ pub(crate) const TESTS: &[Test] = &[
         "zeros in the place of data that never came to the disk",
         disk_fails,
     ),
+    Test::new(
+        "d55_stop_settle_wanted_umounted",
+        "work that waits for its time when the module is unloaded: its queue is gone when the time comes",
+        settle_wanted_umounted,
+    )
+    .within(120),
 ];
 
 /// A device that is to fill through memory, not bound yet.
@@ -89,21 +100,6 @@ fn command(t: &Context) -> Result<()> {
     device.send(&Command::BindOnDemand)?;
     let busy = errno_of(device.send(&Command::Fill(Fill::Direct)))?;
     ensure!(busy == Some(Errno::BUSY), "after bind: {busy:?}");
-    Ok(())
-}
-
-fn not_on_this_disk(t: &Context) -> Result<()> {
-    let disk = SmallDisk::mounted_with(t, 32, "user_xattr,data=writeback")?;
-    let dir = disk.cache_dir()?;
-    let device = device(t, &dir)?;
-    let refused = errno_of(device.send(&Command::BindOnDemand))?;
-    ensure!(
-        refused == Some(Errno::OPNOTSUPP),
-        "bind with data=writeback: {refused:?}"
-    );
-    // It is the way that is refused, not the disk.
-    device.send(&Command::Fill(Fill::Direct))?;
-    device.send(&Command::BindOnDemand)?;
     Ok(())
 }
 
@@ -266,4 +262,67 @@ fn disk_fails(t: &Context) -> Result<()> {
     daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
     t.unmount(&at)?.wait(SOON)?.ok("umount")?;
     Ok(())
+}
+
+/// The module is unloaded; it is loaded again when this is dropped.
+struct Unloaded(OsString);
+
+impl Unloaded {
+    /// Unloads it as soon as nobody uses it.
+    fn now(module: OsString) -> Result<Self> {
+        eventually("the module can be unloaded", SOON, || {
+            let done = Program::new("rmmod")
+                .arg("cachefiles_ondemand")
+                .stderr(Stdio::null())
+                .status();
+            Ok(done.context("rmmod")?.success())
+        })?;
+        Ok(Unloaded(module))
+    }
+}
+
+impl Drop for Unloaded {
+    fn drop(&mut self) {
+        // Without it the runner tells that there is no device.
+        let _ = Program::new("insmod").arg(&self.0).status();
+    }
+}
+
+fn settle_wanted_umounted(t: &Context) -> Result<()> {
+    const PLACE: &str = "settle-wanted";
+    /// Work that waits does so for a second.
+    const LONGER: Duration = Duration::from_millis(2500);
+    let stops = Stops::open()?;
+    let Some(module) = std::env::var_os("ONDEMAND_MODULE") else {
+        return skip("no $ONDEMAND_MODULE to load again");
+    };
+    let dir = t.new_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    eventually("what the mount read is on the disk", SOON, || {
+        Ok(file.exists() && in_memory(&file)? == 0)
+    })?;
+    let (_, object) = daemon.open.first_key_value().context("not open")?;
+    let its_file: AnonymousFile = object.file.as_fd().try_clone_to_owned()?.into();
+    let block = mockd::image::Aligned::new(t.images.get("plain")?.range(512 << 10, 4096));
+    stops.stop(PLACE)?;
+    let fill = Aside::start("fill", move || {
+        its_file.write_all_at(block.get(), 512 << 10)
+    })?;
+    stops.wait_parked(PLACE)?;
+    t.unmount(&at)?.wait(SOON)?.ok("umount")?;
+    std::env::set_current_dir(parent(&file)?)?;
+    eventually_idle("Dplain", &mut daemon)?;
+    std::env::set_current_dir("/")?;
+    stops.go(PLACE)?;
+    fill.end()?.context("fill")?;
+    drop((daemon, stops));
+    let unloaded = Unloaded::now(module)?;
+    let begun = Instant::now();
+    eventually("the time of the work comes", SOON, || {
+        Ok(begun.elapsed() > LONGER)
+    })?;
+    drop(unloaded);
+    t.mounted_image("small").map(drop)
 }

@@ -39,6 +39,11 @@ pub(crate) const TESTS: &[Test] = &[
         "data that is lost, and nobody is told",
         failed_commit,
     ),
+    Test::new(
+        "d59_commit_tried_again",
+        "a mount that has no file for weeks, because its commit failed for a moment",
+        commit_tried_again,
+    ),
 ];
 
 /// Half of what `plain` holds.
@@ -152,6 +157,35 @@ fn failed_commit(t: &Context) -> Result<()> {
     let names = fs::read_dir(parent(&file)?)?.count();
     ensure!(names == 1, "{names} names");
     Ok(())
+}
+
+fn commit_tried_again(t: &Context) -> Result<()> {
+    const LITTLE: usize = 64 << 10;
+    let dir = t.new_dir()?;
+    let mut daemon = t.daemon_in(&dir)?;
+    daemon.images = vec![t.images.get("plain")?];
+    let image = daemon.images[0].clone();
+    let expected = t.images.contents("plain")?;
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    let log = KernelLog::end()?;
+    let at = t.mount_point()?;
+    let mut mount = t.mount("fsid=plain", &at)?;
+    let open = daemon.expect_open()?;
+    let flag = Immutable::new(parent(&file)?)?;
+    daemon.accept(open, &image)?;
+    daemon.serve(&mut mount)?.ok("mount")?;
+    let mut reader = t.block_reader(&at, 0, LITTLE)?;
+    daemon.serve(&mut reader)?.ok("read")?;
+    told(&mut daemon, &log)?;
+    ensure!(!file.exists(), "the file has a name");
+    drop(flag);
+    // Nothing is filled any more.
+    let reads = daemon.reads().len();
+    eventually_exists(&file, &mut daemon)?;
+    ensure!(daemon.reads().len() == reads, "something was filled");
+    drop(daemon);
+    t.unmount(&at)?.wait(crate::harness::SOON)?.ok("umount")?;
+    cached(t, &dir, &expected[..LITTLE], "what was filled before")
 }
 
 /// Waits for a line in the kernel's log that names the object `plain`, and no report.

@@ -2,6 +2,7 @@
 
 //! Limits: when the daemon is asked to cull, and what a full disk does to readers.
 
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -23,6 +24,7 @@ use crate::harness::errno_of;
 use crate::harness::eventually;
 use crate::harness::expect_errno;
 use crate::harness::same;
+use crate::harness::skip;
 use crate::harness::store::eventually_idle;
 use crate::harness::store::object_file;
 use crate::harness::store::parent;
@@ -56,6 +58,11 @@ pub(crate) const TESTS: &[Test] = &[
         "limits_space_given_back",
         "a daemon that is asked to cull although there is space again",
         space_given_back,
+    ),
+    Test::new(
+        "d63_poll_asks_no_disk",
+        "a disk that is asked for its space in each poll, and holds up the messages that do not need it",
+        poll_asks_no_disk,
     ),
     Test::new(
         "limits_wake_culler",
@@ -199,11 +206,15 @@ fn space_given_back(t: &Context) -> Result<()> {
     ballast.leave(39, 0)?;
     read_once(t, &mut daemon, "fsid=small")?;
     culling_is(&daemon, true, "with 39 % available")?;
-    // Somebody else gives back: poll looks by itself.
+    // Somebody else gives back: who polls has it looked at.
     ballast.leave(49, 0)?;
     culling_is(&daemon, true, "with 49 % available")?;
     ballast.leave(60, 0)?;
-    culling_is(&daemon, false, "with 60 % available")?;
+    eventually(
+        "with 60 % available culling is wanted no more",
+        SOON,
+        || Ok(!wants_culling(&daemon.device)?),
+    )?;
 
     // The object that is culled is what was too much.
     ballast.leave(39, 0)?;
@@ -216,6 +227,54 @@ fn space_given_back(t: &Context) -> Result<()> {
     daemon.command("cull Dplain").context("cull")?;
     std::env::set_current_dir("/")?;
     culling_is(&daemon, false, "after the object was culled")
+}
+
+/// Calls of a function of the kernel by this process, while it does something.
+fn calls_of(function: &str, work: impl FnOnce() -> Result<()>) -> Result<usize> {
+    let tracing = Path::new("/sys/kernel/tracing");
+    let probes = tracing.join("kprobe_events");
+    let add = |line: &str| -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().append(true).open(&probes)?;
+        file.write_all(line.as_bytes())
+    };
+    if add(&format!("p:ondemand_selftest/{function} {function}\n")).is_err() {
+        return skip("no kprobe events");
+    }
+    let enable = tracing.join(format!("events/ondemand_selftest/{function}/enable"));
+    let traced = || -> Result<String> {
+        std::fs::write(tracing.join("trace"), "")?;
+        std::fs::write(&enable, "1")?;
+        work()?;
+        Ok(std::fs::read_to_string(tracing.join("trace"))?)
+    };
+    let trace = traced();
+    std::fs::write(&enable, "0")?;
+    add(&format!("-:ondemand_selftest/{function}\n"))?;
+    let (task, call) = (
+        format!("-{} ", std::process::id()),
+        format!(" {function}: "),
+    );
+    Ok(trace?
+        .lines()
+        .filter(|line| line.contains(&task) && line.contains(&call))
+        .count())
+}
+
+fn poll_asks_no_disk(t: &Context) -> Result<()> {
+    let disk = SmallDisk::new(t, DISK)?;
+    let ballast = disk.ballast()?;
+    let (mut daemon, _) = bound(t, &disk, BLOCKS)?;
+    ballast.leave(39, 0)?;
+    read_once(t, &mut daemon, "fsid=small")?;
+    culling_is(&daemon, true, "with 39 % available")?;
+    let calls = calls_of("vfs_statfs", || {
+        for _ in 0..200 {
+            culling_is(&daemon, true, "with 39 % available")?;
+        }
+        Ok(())
+    })?;
+    ensure!(calls == 0, "{calls} times in 200 polls");
+    Ok(())
 }
 
 fn wake_culler(t: &Context) -> Result<()> {

@@ -24,6 +24,8 @@ mod fetching;
 mod healing;
 mod load;
 mod lookups;
+mod mapping;
+mod memory;
 mod messages;
 mod mockd;
 mod mockd_process;
@@ -56,6 +58,8 @@ pub fn all() -> Vec<Test> {
         fetching::TESTS,
         batching::TESTS,
         buffered::TESTS,
+        mapping::TESTS,
+        memory::TESTS,
         closing::TESTS,
         reopening::TESTS,
         failover::TESTS,
