@@ -25,6 +25,7 @@ use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
 use crate::vfs::path::Space;
 use crate::vfs::security;
+use crate::vfs::superblock::FsKind;
 use crate::volume::Volume;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
@@ -102,6 +103,8 @@ pub(crate) struct Cache {
     fetch: u64,
     /// How the daemon's data is stored.
     fill: Fill,
+    /// The store's file system.
+    kind: FsKind,
     #[pin]
     live: Mutex<Option<Arc<Live>>>,
     #[pin]
@@ -141,6 +144,7 @@ impl Cache {
         let (store, graveyard, space) = cred.run(|| Self::open_store(&root, &cred))?;
         let space = Account::new(&setup.limits, space);
         let max_file_size = root.max_file_size();
+        let kind = root.kind();
         let live = Arc::new(
             Live {
                 fscache,
@@ -161,6 +165,7 @@ impl Cache {
                 max_file_size,
                 fetch: u64::from(setup.fetch),
                 fill: setup.fill,
+                kind,
                 live <- new_mutex!(Some(bound_live), "cachefiles_live"),
                 volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
                 volume_freed <- new_condvar!("cachefiles_volume_freed"),
@@ -224,6 +229,11 @@ impl Cache {
     /// Whether small fills go through the page cache.
     pub(crate) fn fills_in_memory(&self) -> bool {
         self.fill == Fill::Buffered
+    }
+
+    /// What the store's file system is.
+    pub(crate) fn kind(&self) -> FsKind {
+        self.kind
     }
 
     /// What ends with the cache.

@@ -29,6 +29,7 @@ mod cache;
     reason = "pure files are shared with user/core"
 )]
 mod coherency;
+mod contents;
 mod culling;
 mod daemon;
 #[allow(
@@ -44,6 +45,7 @@ mod errno;
 )]
 mod ext4;
 mod fscache;
+mod holes;
 mod io;
 mod kcompat;
 #[allow(
@@ -61,6 +63,12 @@ mod limits;
 mod namei;
 mod object;
 mod ondemand;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+mod present;
 mod probe;
 mod setup;
 mod space;

@@ -2,8 +2,8 @@
 
 //! Reading objects, and filling them.
 //!
-//! A reader makes sure that the span it wants has no hole, asking the daemon for each, and reads
-//! directly from the file then. A hole that is missed would be read as zeros, so the span is looked
+//! A reader makes sure that the span it wants has no [hole](crate::holes), asking the daemon for each, and
+//! reads directly from the file then. A hole that is missed would be read as zeros, so the span is looked
 //! at again after every answer, to its end.
 
 use crate::cache::Cache;
@@ -13,6 +13,7 @@ use crate::fscache::netfs::Operations;
 use crate::fscache::netfs::Source;
 use crate::fscache::stats;
 use crate::fscache::termination::Termination;
+use crate::holes::Span;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::print::ratelimit;
@@ -27,74 +28,11 @@ use crate::vfs::store_file::Extent;
 use crate::vfs::store_file::Whence;
 use crate::vfs::store_io;
 use crate::vfs::store_io::Way;
+use crate::vfs::superblock::FsKind;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
 use kernel::types::ARef;
-
-/// A range of bytes, in whole pages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Span {
-    start: u64,
-    end: u64,
-}
-
-impl Span {
-    /// The span that covers `start..start + len`; `None` if that overflows.
-    fn around(start: u64, len: u64) -> Option<Self> {
-        Some(Span {
-            start: start - start % PAGE,
-            end: namei::padded(start.checked_add(len)?)?,
-        })
-    }
-}
-
-/// The hole, which begins in `hole`, as far as it lies in the windows that `hole` lies in. `window` is a
-/// power of two in bytes; the file is to be `end` bytes long.
-fn rounded_out(file: &File, hole: Span, window: u64, end: u64) -> Result<Span> {
-    let mut start = hole.start & !(window - 1);
-    while start < hole.start {
-        match store_file::extent(file, start)? {
-            Extent::Data(to) if to > start => start = to,
-            Extent::Data(_) => return Err(EIO),
-            Extent::Hole(Some(to)) if to <= hole.start => start = to,
-            Extent::Hole(_) => break,
-        }
-    }
-    let last = hole.end.checked_next_multiple_of(window).unwrap_or(end);
-    let last = last.min(end);
-    let stored = match store_file::extent(file, hole.start)? {
-        Extent::Hole(to) => to.and_then(namei::padded).unwrap_or(last),
-        // Its first page is stored in part, or somebody was faster.
-        Extent::Data(_) => hole.end,
-    };
-    Ok(Span {
-        start: (start - start % PAGE).min(hole.start),
-        end: stored.min(last).max(hole.end),
-    })
-}
-
-/// The first hole in `span`, of an object of `size` bytes. What lies behind the object's end in its
-/// last page needs no data.
-fn first_hole(file: &File, span: Span, size: u64) -> Result<Option<Span>> {
-    let mut at = span.start;
-    while at < span.end.min(size) {
-        match store_file::extent(file, at)? {
-            Extent::Data(to) if to > at => at = to,
-            // A file system that says so would have us look for ever.
-            Extent::Data(_) => return Err(EIO),
-            Extent::Hole(to) => {
-                let start = at - at % PAGE;
-                let end = to.and_then(namei::padded).unwrap_or(span.end);
-                return Ok(Some(Span {
-                    start,
-                    end: end.min(span.end),
-                }));
-            }
-        }
-    }
-    Ok(None)
-}
 
 impl Object {
     /// Makes sure that all of `start..start + len` is stored, and tells the file to read it from.
@@ -106,7 +44,12 @@ impl Object {
     fn bring_in(&self, start: u64, len: usize) -> Result<ARef<File>> {
         let engine = self.cache().engine();
         engine.wait_open(self)?;
-        let Current { file, size, .. } = self.current()?;
+        let Current {
+            file,
+            contents,
+            size,
+            ..
+        } = self.current()?;
         let size = size.ok_or(EIO)?;
         let end = namei::padded(size).ok_or(EIO)?;
         let wanted = Span::around(start, len as u64)
@@ -117,8 +60,7 @@ impl Object {
         let mut asked: Option<Span> = None;
         let mut left = wanted;
         loop {
-            let cred = self.cache().cred();
-            let Some(hole) = cred.run(|| first_hole(&file, left, size))? else {
+            let Some(hole) = contents.first_hole(left) else {
                 return Ok(file);
             };
             if let Some(asked) = asked {
@@ -133,7 +75,7 @@ impl Object {
                 engine.read(self, hole.start..hole.end)?;
                 Some(hole)
             } else {
-                let span = cred.run(|| rounded_out(&file, hole, window, end))?;
+                let span = contents.rounded_out(hole, window, end);
                 let answered = engine.fetch(self, span.start..span.end)?;
                 // Somebody else's READ may be for another part of the span.
                 answered.contains(&hole.start).then_some(hole)
@@ -148,7 +90,12 @@ impl Object {
     /// See [`anon_fd`](crate::ondemand::anon_fd).
     pub(crate) fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize> {
         let len = from.len() as u64;
-        let Current { file, size, new } = self.current_or_found()?;
+        let Current {
+            file,
+            contents,
+            size,
+            new,
+        } = self.current_or_found()?;
         self.cache().daemon().stop_at(Place::FillBegun);
         if size.is_none() && !new {
             // Whether the file that was found is this object's is told by `copen`: until then its
@@ -170,20 +117,21 @@ impl Object {
             return Err(EFBIG);
         }
         let way = self.way_of_fill(len);
+        let filling = contents.begin_fill(pos..to)?;
         let written = self.cache().cred().run(|| {
             if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
-                // What is stored already can be stored again.
-                let span = Span {
-                    start: pos,
-                    end: to,
-                };
-                if first_hole(&file, span, size.unwrap_or(to))?.is_some() {
+                // What is stored already can be stored again, where it is written to the same place.
+                let again = self.cache().kind() != FsKind::Btrfs
+                    && Span::around(pos, len)
+                        .is_some_and(|span| contents.first_hole(span).is_none());
+                if !again {
                     return Err(error);
                 }
             }
             let _writing = self.cache().space().begin_write(len);
             stats::count_write();
-            store_io::write(way, &file, pos, from)
+            let written = store_io::write(way, &file, pos, from);
+            filling.end(&file, written, size)
         })?;
         if written > 0 {
             self.filled();
@@ -212,9 +160,18 @@ impl Object {
     /// `ENXIO` beyond the end, `EINVAL`; those of [`Object::current_or_found`], `ENOBUFS` for one that is
     /// withdrawn.
     pub(crate) fn seek(&self, offset: i64, whence: Whence) -> Result<i64> {
-        let Current { file, .. } = self.current_or_found()?;
-        let cred = self.cache().cred();
-        cred.run(|| store_file::seek(&file, offset, whence))
+        let Current { file, contents, .. } = self.current_or_found()?;
+        let end = store_file::size(&file);
+        let pos = || u64::try_from(offset).map_err(|_| ENXIO);
+        let found = match whence {
+            Whence::End => {
+                let end = i64::try_from(end).map_err(|_| EINVAL)?;
+                return end.checked_add(offset).filter(|to| *to >= 0).ok_or(EINVAL);
+            }
+            Whence::Data => contents.seek(pos()?, true, end),
+            Whence::Hole => contents.seek(pos()?, false, end),
+        };
+        i64::try_from(found?).map_err(|_| EFBIG)
     }
 }
 
@@ -237,43 +194,32 @@ impl Operations for CacheReads {
         })
     }
 
-    fn prepare_read(
-        object: ArcBorrow<'_, Object>,
-        file: &File,
-        start: u64,
-        len: usize,
-        size: u64,
-    ) -> Source {
+    fn prepare_read(object: ArcBorrow<'_, Object>, start: u64, len: usize, size: u64) -> Source {
         if start >= size {
             return Source::Zeroes;
         }
-        let cred = object.cache().cred();
+        let Ok(Current { contents, .. }) = object.current() else {
+            return Source::Server(len);
+        };
         let within = |to: u64| usize::try_from(to - start).map_or(len, |part| part.min(len));
-        match cred.run(|| store_file::extent(file, start)) {
-            Ok(Extent::Data(to)) if to > start => Source::Cache(within(to)),
-            Ok(Extent::Hole(Some(to))) => {
-                Source::Server(within(namei::padded(to).unwrap_or(u64::MAX)))
-            }
-            _ => Source::Server(len),
+        match contents.extent(start, start.saturating_add(len as u64)) {
+            Extent::Data(to) => Source::Cache(within(to)),
+            Extent::Hole(Some(to)) => Source::Server(within(to)),
+            Extent::Hole(None) => Source::Server(len),
         }
     }
 
     fn query_occupancy(
         object: ArcBorrow<'_, Object>,
-        file: &File,
         start: u64,
         len: usize,
         granularity: usize,
     ) -> Result<(u64, usize)> {
-        let cred = object.cache().cred();
-        let extent = |at| {
-            let extent = cred.run(|| store_file::extent(file, at));
-            extent.map_err(|_| Error::from(Errno::ENOBUFS))
-        };
+        let Current { contents, .. } = object.current()?;
         let granule = PAGE.max(granularity as u64);
         let none = || Error::from(Errno::ENODATA);
         let span_end = start.checked_add(len as u64).ok_or_else(none)?;
-        let from = match extent(start)? {
+        let from = match contents.extent(start, span_end) {
             Extent::Data(_) => start,
             Extent::Hole(next) => next.ok_or_else(none)?,
         };
@@ -281,9 +227,8 @@ impl Operations for CacheReads {
             .checked_next_multiple_of(granule)
             .filter(|from| *from < span_end)
             .ok_or_else(none)?;
-        match extent(from)? {
+        match contents.extent(from, span_end) {
             Extent::Data(to) => {
-                let to = to.min(span_end);
                 let bytes = (to - to % granule).saturating_sub(from);
                 let bytes = usize::try_from(bytes).map_err(|_| none())?;
                 if bytes == 0 {
@@ -306,14 +251,13 @@ impl Operations for CacheReads {
         let cred = object.cache().cred();
         let range = start..start.saturating_add(iter.len() as u64);
         // What was just filled; from the disk it would have to get there first.
-        let cached = object.cache().fills_in_memory();
-        if cached && page_cache::holds_some(file, &range) {
+        if object.cache().fills_in_memory() && page_cache::holds_some(file, &range) {
             let object = Arc::from(object);
             store_io::read_cached(cred, file, start, iter, termination);
             // What was given back meanwhile has come again.
             object.uses_memory();
         } else {
-            store_io::read_direct(cred, file, start, iter, termination, cached);
+            store_io::read_direct(cred, file, start, iter, termination);
         }
     }
 }

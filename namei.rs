@@ -9,6 +9,7 @@
 use crate::cache::Cache;
 use crate::cache::Live;
 use crate::cache::PAGE;
+use crate::contents::Contents;
 use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
@@ -18,6 +19,7 @@ use crate::object::Bound;
 use crate::object::Object;
 use crate::object::Stored;
 use crate::space::Need;
+use crate::stop_points::Place;
 use crate::vfs::dir::Entry;
 use crate::vfs::page_cache;
 use crate::vfs::removal;
@@ -26,6 +28,7 @@ use crate::volume::Volume;
 use crate::xattr;
 use kernel::prelude::*;
 use kernel::str::BStr;
+use kernel::sync::Arc;
 
 /// The size of the file for an object of `size` bytes: whole pages. `None` if that overflows.
 pub(crate) fn padded(size: u64) -> Option<u64> {
@@ -36,19 +39,13 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 ///
 /// # Errors
 ///
-/// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system
-/// says, also about what an earlier user wrote through the page cache.
+/// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system says.
 pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
     let dir = volume.fanout(key_hash)?;
     match dir.open_file(name, volume.cache().cred())? {
         Entry::File(file) => {
-            if volume.cache().fills_in_memory() {
-                // What an earlier user could not write must not look as if it were stored.
-                page_cache::settle(file.file()).inspect_err(|error| {
-                    pr_warn!("writing '{}': {:?}\n", BStr::from_bytes(name), error)
-                })?;
-            }
             return Ok(Stored {
+                contents: learn(volume.cache(), &file, name)?,
                 file,
                 unnamed: false,
             });
@@ -73,6 +70,18 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
     create(volume.cache(), volume, key_hash)
 }
 
+/// Finds out what a file holds.
+fn learn(cache: &Cache, file: &StoreFile, name: &[u8]) -> Result<Arc<Contents>> {
+    let name = BStr::from_bytes(name);
+    // What an earlier user could not write is a hole, and asked for again.
+    if let Err(error) = page_cache::start_over(file.file()) {
+        pr_warn!("'{}': some of its data was lost: {:?}\n", name, error);
+    }
+    cache.daemon().stop_at(Place::PagesDropped);
+    Contents::learn(file.file(), cache.kind())
+        .inspect_err(|error| pr_warn!("searching '{}' for data: {:?}\n", name, error))
+}
+
 /// Makes a file without a name.
 ///
 /// # Errors
@@ -83,6 +92,7 @@ pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<St
     let dir = volume.fanout(key_hash)?;
     Ok(Stored {
         file: dir.create_tmpfile(cache.cred())?,
+        contents: Contents::nothing()?,
         unnamed: true,
     })
 }

@@ -6,6 +6,8 @@
 
 #include <linux/anon_inodes.h>
 #include <linux/fadvise.h>
+#include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/fileattr.h> /* wants fs.h before it */
 #include <linux/fscache-cache.h>
@@ -35,6 +37,7 @@ const unsigned int ONDEMAND_SIZEOF_OPEN = sizeof(struct cachefiles_open);
 const unsigned int ONDEMAND_SIZEOF_READ = sizeof(struct cachefiles_read);
 const int ONDEMAND_FADV_DONTNEED = POSIX_FADV_DONTNEED;
 const int ONDEMAND_FADV_RANDOM = POSIX_FADV_RANDOM;
+const int ONDEMAND_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 const unsigned int ONDEMAND_XA_PRESENT = (__force unsigned int)XA_PRESENT;
 const unsigned int ONDEMAND_TICKS_A_SECOND = HZ;
 const int ONDEMAND_MISC_MINOR = MISC_DYNAMIC_MINOR;

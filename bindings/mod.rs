@@ -27,6 +27,7 @@ mod generated {
 }
 pub(crate) use generated::*;
 // The kernel crate knows these by name alone.
+pub(crate) use generated::fiemap_extent_info;
 pub(crate) use generated::fileattr;
 pub(crate) use generated::kstatfs;
 

@@ -134,7 +134,6 @@ pub(crate) trait Operations: 'static {
     /// Tells where a piece is to be had; `size` is that of the netfs's file.
     fn prepare_read(
         object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        file: &File,
         start: u64,
         len: usize,
         size: u64,
@@ -147,7 +146,6 @@ pub(crate) trait Operations: 'static {
     /// `ENODATA` if there is none, `ENOBUFS` if that cannot be told.
     fn query_occupancy(
         object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        file: &File,
         start: u64,
         len: usize,
         granularity: usize,
@@ -292,8 +290,8 @@ impl<O: Operations> Table<O> {
         let resources =
             unsafe { CacheResources::from_raw(&mut (*subrequest.rreq).cache_resources) };
         let source = match (resources.object::<O::Backend>(), resources.file()) {
-            (Some(object), Some(file)) => {
-                O::prepare_read(object, file, subrequest.start, subrequest.len, size)
+            (Some(object), Some(_)) => {
+                O::prepare_read(object, subrequest.start, subrequest.len, size)
             }
             _ => return bindings::netfs_io_source_NETFS_DOWNLOAD_FROM_SERVER,
         };
@@ -328,8 +326,8 @@ impl<O: Operations> Table<O> {
             resources.file(),
             u64::try_from(start),
         ) {
-            (Some(object), Some(file), Ok(start)) => {
-                O::query_occupancy(object, file, start, len, granularity)
+            (Some(object), Some(_), Ok(start)) => {
+                O::query_occupancy(object, start, len, granularity)
             }
             _ => Err(Error::from_errno(ENOBUFS)),
         };

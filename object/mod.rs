@@ -14,6 +14,7 @@ mod settle;
 mod store;
 
 use crate::cache::Cache;
+use crate::contents::Contents;
 use crate::errno::Errno;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
@@ -59,6 +60,8 @@ pub(crate) struct Bound {
 /// The file of an object.
 pub(crate) struct Stored {
     pub(crate) file: StoreFile,
+    /// What it holds.
+    pub(crate) contents: Arc<Contents>,
     /// It has no name yet: it is committed once data was stored, or when the object is withdrawn.
     pub(crate) unnamed: bool,
 }
@@ -82,6 +85,8 @@ pub(crate) struct Store {
 pub(crate) struct Current {
     /// The file.
     pub(crate) file: ARef<File>,
+    /// What it holds.
+    pub(crate) contents: Arc<Contents>,
     /// Where the object ends, in bytes; not known before it was opened.
     pub(crate) size: Option<u64>,
     /// The file was made for this object, so that nothing vouches for what was in it before.

@@ -8,6 +8,7 @@
 //! is tried again, later and later, as long as the object is bound. What is
 //! stored after that goes to the committed file.
 
+use crate::cache::PAGE;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
@@ -58,6 +59,7 @@ impl Object {
         let stored = cred.run(|| namei::look_up(&live, &bound.volume, self.key_hash, name))?;
         *self.current.lock() = Some(Current {
             file: stored.file.file().clone(),
+            contents: stored.contents.clone(),
             size: None,
             new: stored.unnamed,
         });
@@ -170,9 +172,12 @@ impl Object {
                 stored.file.touch();
             }
             namei::set_padded_size(&stored.file, padded)?;
+            stored.contents.cut(padded);
+            stored.contents.sized(size);
             bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
             let current = Current {
                 file: stored.file.file().clone(),
+                contents: stored.contents.clone(),
                 size: Some(size),
                 new: stored.unnamed,
             };
@@ -204,6 +209,7 @@ impl Object {
             }
             let current = Current {
                 file: new.file.file().clone(),
+                contents: new.contents.clone(),
                 size,
                 new: true,
             };
@@ -243,7 +249,13 @@ impl Object {
         };
         self.cache.cred().run(|| {
             if bytes < *old {
+                stored.contents.cut(padded);
                 stored.file.set_size(bytes)?;
+            } else if bytes > *old && *old % PAGE != 0 {
+                // In its last page there is no more than up to the old end.
+                let whole = *old - *old % PAGE;
+                stored.contents.cut(whole);
+                stored.file.set_size(whole)?;
             }
             stored.file.set_size(padded)?;
             bound.cookie.set_object_size(size);

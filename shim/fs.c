@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/fs.h>
 #include <linux/file.h>
+#include <linux/sched/signal.h>
 #include <linux/uio.h>
 
 struct file *ondemand_shim_get_file(struct file *file)
@@ -71,6 +72,21 @@ void ondemand_shim_inode_unlock(struct inode *inode)
 loff_t ondemand_shim_i_size_read(const struct inode *inode)
 {
 	return i_size_read(inode);
+}
+
+void ondemand_shim_filemap_invalidate_lock(struct address_space *mapping)
+{
+	filemap_invalidate_lock(mapping);
+}
+
+void ondemand_shim_filemap_invalidate_unlock(struct address_space *mapping)
+{
+	filemap_invalidate_unlock(mapping);
+}
+
+unsigned long ondemand_shim_rlimit(unsigned int limit)
+{
+	return rlimit(limit);
 }
 
 bool ondemand_shim_sb_rdonly(const struct super_block *sb)

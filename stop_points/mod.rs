@@ -43,6 +43,8 @@ macro_rules! places {
 }
 
 places! {
+    /// A lookup has dropped the pages of a file, and has not asked what is in it.
+    PagesDropped = "pages-dropped",
     /// A lookup has its file, marked as in use; the object is in no table yet.
     LookupFound = "lookup-found",
     /// A lookup's object is in the table, its OPEN was not sent.

@@ -3,6 +3,7 @@
 //! Safe abstractions over the virtual file system, for a module that keeps files of its own on
 //! someone else's file system.
 
+pub(crate) mod allocation;
 pub(crate) mod anon_inode;
 pub(crate) mod cred;
 pub(crate) mod dir;

@@ -44,13 +44,57 @@ fn advise(file: &File, advice: i32) -> Result {
 }
 
 /// Has reads of the file bring in the pages that are read and no others: those around them may be
-/// holes, which are no data, and must not look like it.
+/// holes, and what is in memory is given back soon.
 ///
 /// # Errors
 ///
 /// What the file system says.
 pub(crate) fn read_no_more_than_asked(file: &File) -> Result {
     advise(file, bindings::FADV_RANDOM)
+}
+
+/// Drops all pages. A page that is being read is waited for, one that is mapped is unmapped.
+///
+/// # Errors
+///
+/// `EBUSY` if one cannot be dropped: it is to be written, or a journal still needs it.
+fn drop_pages(file: &File) -> Result {
+    const LAST: kernel::ffi::c_ulong = kernel::ffi::c_ulong::MAX;
+    // SAFETY: The file is live, and so is its mapping.
+    to_result(unsafe { bindings::invalidate_inode_pages2_range(mapping(file), 0, LAST) })
+}
+
+/// Begins anew with a file that somebody has used before: writes what is only in memory to the disk,
+/// waits for it, drops all pages as far as that can be done, and forgets what could not be written: from
+/// now on [`has_lost_data`] tells of what is written from now on.
+///
+/// # Errors
+///
+/// `EIO`, `ENOSPC` and what else was said when data was written, now or before: it is lost. The file
+/// can be used all the same.
+pub(crate) fn start_over(file: &File) -> Result {
+    // SAFETY: The file is live, and so is its mapping.
+    let written = unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) };
+    // What stays does no harm, see `allocation::written_ranges`.
+    let _ = drop_pages(file);
+    // SAFETY: The file is live.
+    let failed = unsafe { bindings::file_check_and_advance_wb_err(file.as_ptr()) };
+    to_result(written).and(to_result(failed))
+}
+
+/// Calls `call` while no page of the file is in memory and none comes in. `call` must take no lock that
+/// comes before the mapping's `invalidate_lock`, such as the inode's.
+///
+/// # Errors
+///
+/// Of `call`; `EBUSY` if a page cannot be dropped.
+pub(super) fn kept_empty<T>(file: &File, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: The file is live, and so is its mapping.
+    unsafe { bindings::filemap_invalidate_lock(mapping(file)) };
+    let result = drop_pages(file).and_then(|()| call());
+    // SAFETY: Taken above.
+    unsafe { bindings::filemap_invalidate_unlock(mapping(file)) };
+    result
 }
 
 /// Writes all that is only in memory to the disk, waits for it, and lets the memory go, also that of

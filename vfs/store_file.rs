@@ -156,6 +156,12 @@ pub(crate) fn size(file: &File) -> u64 {
     u64::try_from(size).unwrap_or(0)
 }
 
+/// Bytes that a file may have which the current task writes to (`RLIMIT_FSIZE`).
+pub(crate) fn size_limit() -> u64 {
+    // SAFETY: The limits of the current task are there.
+    unsafe { bindings::rlimit(bindings::RLIMIT_FSIZE) as u64 }
+}
+
 /// `lseek(2)` on the file itself.
 ///
 /// [`Whence::End`] is the end of the file in the store, which is the object's in whole pages.

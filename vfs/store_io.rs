@@ -84,8 +84,6 @@ struct End {
     file: ARef<File>,
     len: usize,
     termination: Termination,
-    /// Data may have been written through the page cache, and lost on its way.
-    may_be_lost: bool,
 }
 
 impl ReadInFlight {
@@ -112,9 +110,8 @@ impl End {
             file,
             len,
             termination,
-            may_be_lost,
         } = self;
-        let lost = may_be_lost && page_cache::has_lost_data(&file);
+        let lost = page_cache::has_lost_data(&file);
         drop(file);
         let ret = if lost { EIO.to_errno() as isize } else { ret };
         termination.end_read(ret, len, was_async);
@@ -133,15 +130,17 @@ unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
 
 /// Reads `iter.len()` bytes from `pos` on directly, and tells `termination` when all are there. When this
 /// returns `iter` is consumed, though it may not be filled yet; a short read is an error, and its
-/// rest is filled with zeros. `cred` is in force for the call, not for the termination. `may_be_lost`: the
-/// file is also written through the page cache; if that has failed since it was opened, so does the read.
+/// rest is filled with zeros. `cred` is in force for the call, not for the termination.
+///
+/// If anything that was written through the page cache since the file was opened is lost, the read fails.
+/// That is asked whatever way fills go: a file system that cannot write directly uses the page cache instead, and
+/// some do not wait for the disk then.
 pub(crate) fn read_direct(
     cred: &Credentials,
     file: &File,
     pos: u64,
     iter: &mut IovIter,
     termination: Termination,
-    may_be_lost: bool,
 ) {
     let Ok(pos) = i64::try_from(pos) else {
         iter.zero_to_end();
@@ -168,7 +167,6 @@ pub(crate) fn read_direct(
         file: file.into(),
         len: iter.len(),
         termination,
-        may_be_lost,
     };
     // SAFETY: Nobody else has the read yet.
     unsafe { *in_flight.end.get() = Some(end) };
@@ -204,7 +202,6 @@ pub(crate) fn read_cached(
         file: file.into(),
         len: iter.len(),
         termination,
-        may_be_lost: true,
     };
     let ret = match synchronous(Way::Cached, file, pos) {
         Err(error) => error.to_errno() as isize,

@@ -27,6 +27,9 @@ pub mod key;
 #[path = "../../../limits.rs"]
 pub mod limits;
 
+#[path = "../../../present.rs"]
+pub mod present;
+
 /// What is written to and read from `/dev/cachefiles`.
 #[path = "../../../daemon"]
 pub mod daemon {

@@ -20,7 +20,7 @@ use super::raw;
 use super::Context;
 use super::Task;
 
-/// An ext4 on a loop device, mounted in the test's mount namespace, with which it goes.
+/// A file system, ext4 as a rule, on a loop device, mounted in the test's mount namespace, with which it goes.
 #[derive(Debug)]
 pub struct SmallDisk {
     /// Where it is mounted.
@@ -76,7 +76,7 @@ impl SmallDisk {
     /// As [`SmallDisk::new`].
     pub fn of_image(t: &Context, image: &Path, mebibytes: u64, options: &str) -> Result<Self> {
         let journal = ["-b", "4096", "-J", "size=4"];
-        Self::made(t, image, mebibytes, &journal, &[], options)
+        Self::ext4(t, image, mebibytes, &journal, &[], options)
     }
 
     /// One of 32 MiB, with these arguments for `mkfs.ext4` and, unless there are none, `tune2fs`.
@@ -88,7 +88,7 @@ impl SmallDisk {
         let image = t.dir.join("made");
         // The one before is in use as long as it is mounted.
         let _ = std::fs::remove_file(&image);
-        Self::made(t, &image, 32, mkfs, tune, options)
+        Self::ext4(t, &image, 32, mkfs, tune, options)
     }
 
     /// One whose sectors have so many bytes.
@@ -135,24 +135,76 @@ impl SmallDisk {
         Ok(disk)
     }
 
-    fn made(
+    /// One with blocks of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`SmallDisk::new`].
+    pub fn with_blocks(t: &Context, bytes: u32) -> Result<Self> {
+        let arguments = ["-b", &bytes.to_string(), "-J", "size=4"];
+        let image = t.dir.join("disk");
+        Self::ext4(t, &image, 32, &arguments, &[], "user_xattr")
+    }
+
+    fn ext4(
         t: &Context,
         image: &Path,
         mebibytes: u64,
-        mkfs: &[&str],
+        arguments: &[&str],
         tune: &[&str],
         options: &str,
     ) -> Result<Self> {
-        File::create(image)?.set_len(mebibytes << 20)?;
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-m", "0"])
-            .args(mkfs)
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-F", "-m", "0"])
+            .args(arguments)
             .args(["-N", FILES])
-            .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"])
-            .arg(image)
-            .status();
+            .args(["-E", "lazy_itable_init=0,lazy_journal_init=0"]);
+        Self::made(t, "ext4", &mut mkfs, tune, image, mebibytes, options)
+    }
+
+    /// An XFS.
+    ///
+    /// # Errors
+    ///
+    /// Skips the test if there is no `mkfs.xfs`, or the kernel has none.
+    pub fn xfs(t: &Context) -> Result<Self> {
+        let mut mkfs = Command::new("mkfs.xfs");
+        mkfs.args(["-q", "-f"]);
+        Self::made(
+            t,
+            "xfs",
+            &mut mkfs,
+            &[],
+            &t.new_dir()?.join("disk"),
+            320,
+            "rw",
+        )
+    }
+
+    /// A Btrfs.
+    ///
+    /// # Errors
+    ///
+    /// Skips the test if there is no `mkfs.btrfs`, or the kernel has none.
+    pub fn btrfs(t: &Context) -> Result<Self> {
+        let mut mkfs = Command::new("mkfs.btrfs");
+        mkfs.args(["-q", "-f"]);
+        Self::made(t, "btrfs", &mut mkfs, &[], &t.dir.join("btrfs"), 256, "rw")
+    }
+
+    fn made(
+        t: &Context,
+        kind: &str,
+        mkfs: &mut Command,
+        tune: &[&str],
+        image: &Path,
+        mebibytes: u64,
+        options: &str,
+    ) -> Result<Self> {
+        File::create(image)?.set_len(mebibytes << 20)?;
+        let made = mkfs.arg(image).stdout(Stdio::null()).status();
         if !made.is_ok_and(|status| status.success()) {
-            return skip("no mkfs.ext4");
+            return skip(format!("no mkfs.{kind}"));
         }
         if !tune.is_empty() {
             let mut tune2fs = Command::new("tune2fs");
@@ -164,11 +216,13 @@ impl SmallDisk {
         }
         let dir = t.mount_point()?;
         let mounted = Command::new("mount")
-            .args(["-t", "ext4", "-o", &format!("loop,{options}")])
+            .args(["-t", kind, "-o", &format!("loop,{options}")])
             .args([image, &dir])
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            return skip(format!("cannot mount with {options} through a loop device"));
+            return skip(format!(
+                "cannot mount {kind} with {options} through a loop device"
+            ));
         }
         Ok(SmallDisk { dir, device: None })
     }

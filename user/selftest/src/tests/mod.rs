@@ -11,6 +11,7 @@ mod closing;
 mod commit;
 mod compressed;
 mod containment;
+mod contents;
 mod culling;
 mod cve_requests;
 mod cve_teardown;
@@ -71,6 +72,7 @@ pub fn all() -> Vec<Test> {
         races_reading::TESTS,
         races_ending::TESTS,
         store::TESTS,
+        contents::TESTS,
         told_size::TESTS,
         healing::TESTS,
         commit::TESTS,
