@@ -48,9 +48,9 @@ pub(crate) const TESTS: &[Test] = &[
         files_kept,
     ),
     Test::new(
-        "restore_files_kept_300_kills",
+        "restore_files_kept_200_kills",
         "anything that goes wrong only now and then when daemons die and their files are kept",
-        files_kept_300_kills,
+        files_kept_200_kills,
     )
     .within(300),
 ];
@@ -180,8 +180,8 @@ fn files_kept(t: &Context) -> Result<()> {
     Ok(())
 }
 
-fn files_kept_300_kills(t: &Context) -> Result<()> {
-    const KILLS: u32 = 300;
+fn files_kept_200_kills(t: &Context) -> Result<()> {
+    const KILLS: u32 = 200;
     let (daemon, _, plain) = t.mounted_image("plain")?;
     let mut supervisor = Supervisor::of(t, daemon)?;
     let expected = t.images.contents("plain")?;
