@@ -44,6 +44,11 @@ impl Aligned {
     pub fn get(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }
+
+    /// The same, to read into.
+    pub fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
 }
 
 /// What the daemon serves: an image, or a blob of one.

@@ -6,6 +6,7 @@
 //! isolation; [`tests`] holds the tests by subject. What passing means is written in the project's
 //! `docs/protocol.md`; a test of a defect of the C module carries the defect's id in its name.
 
+pub mod faults;
 pub mod harness;
 pub mod store;
 pub mod tests;
