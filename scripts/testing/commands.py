@@ -68,13 +68,15 @@ def unit_tests(c, _index, tag):
     return outcome
 
 
-def machine(c, name, command, seconds, kind="base", backend="rust", append=()):
-    """A command in a guest of its own."""
+def machine(c, name, command, seconds, kind="base", backend="rust", append=(), leak_check=False):
+    """A command in a guest of its own.  `leak_check`: then the module is unloaded, and what it has left behind
+    is looked for."""
     words = [c.script("vm/run"), "--kernel", c.kernel(kind), "--backend", backend]
     words += ["--module", c.modules[kind], "--timeout", seconds, "--results", c.results / name]
     words += ["--log", c.logs / f"vm-{name}.log"]
     for option in append:
         words += ["--append", option]
+    words += ["--leak-check"] if leak_check else []
     return [*words, "--", *command]
 
 

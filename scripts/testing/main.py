@@ -46,6 +46,7 @@ def test_options(arguments):
     parser.add_argument("--list", action="store_true", help="name the parts")
     parser.add_argument("--ci", action="store_true", help="what .ci/run does: make test and the slices of this commit")
     parser.add_argument("--number", type=int, help="with --ci: the slices of the commit with this number")
+    parser.add_argument("--missing", action="store_true", help="only slices that have not passed on this commit; all, if none is missing")
     parser.add_argument("--debug", action="store_true", help="on the debug kernel: selftests, storm; and the fuzzer")
     parser.add_argument("--host", action="store_true", help="what needs no virtual machine")
     parser.add_argument("--backend", choices=("rust", "c"), default="rust", help="c: the kernel's own cachefiles")
@@ -96,6 +97,10 @@ def test(arguments):
     commit = Commit.here()
     by = "ci" if options.ci else "test"
     entries = options.entries
+    if options.missing:
+        asked, records = len(entries), Records(Path(shell_words()["CACHE"], "results.jsonl"))
+        entries = plan.missing(entries, records.read(), commit)
+        say(f"test: {len(entries)} of {asked} slices to run on commit {commit.name}")
     if options.ci:
         number = commit.number if options.number is None else options.number
         entries = plan.of_commit(number)

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .commands import Selftests, daemon_script, item, script, unit_tests
+from .commands import Selftests, daemon_script, item, machine, script, unit_tests
 from .context import REPO
 
 TEST, SLICED, SOAK = "test", "sliced", "soak"
@@ -111,6 +111,11 @@ def _power_cut(c, index):
             "--seed", str(c.seed), "--logs", c.logs / f"power-cut-{index + 1}"]  # fmt: skip
 
 
+def _faults(c, index):
+    command = [c.bin / "ondemand-faults", "--slice", f"{index + 1}/{FAULT_SLICES}"]
+    return machine(c, f"faults-{index + 1}", command, FAULT_LONGEST, "debug", leak_check=True)
+
+
 def _fuzz(seconds):
     return lambda c, index: [c.script("fuzz"), "--built", "--ktap", "--seconds", seconds, "--seed", str(c.seed),
                              FUZZ_TARGETS[index]]  # fmt: skip
@@ -129,6 +134,8 @@ def _storm(kills, kind, *serve):
 
 
 EXCHANGE_SLICES = 4
+# Slices, and the seconds after which one is ended on the reference machine.
+FAULT_SLICES, FAULT_LONGEST = 13, 1800
 DEBUG_SLICES = 10
 STORM_SLICES, STORM_KILLS = 10, 50
 MODEL_SLICES = 16
@@ -160,6 +167,8 @@ GUEST_PARTS = (
           Selftests(DEBUG_SLICES, "debug"), 150, DEBUG_SLICES, DEBUG_BUILDS),
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
           _storm(STORM_KILLS, "debug"), 150, STORM_SLICES, DEBUG_BUILDS),
+    guest("faults", "allocations and disk requests that fail, debug kernel, then rmmod", SLICED,
+          script(_faults), 150, FAULT_SLICES, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),
     guest("packages", "make install, make deb, and what follows", SLICED, script(_packages), 70, 2),

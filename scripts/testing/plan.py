@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from .commands import Selftests
+from .outcome import PASSED, UNSTABLE
 from .parts import BY_NAME, HOST_PARTS, PARTS, SLICED, TEST
 
 DEBUG_PARTS = ("selftests-debug", "storm-debug", "fuzz")
@@ -71,6 +72,20 @@ def of_words(words, selftests="selftests"):
     if smack:
         entries.append(Entry(BY_NAME["c-selftests-smack" if selftests.startswith("c-") else "selftests-smack"], 0, smack))
     return list(dict.fromkeys(entries))
+
+
+def missing(entries, records, commit):
+    """Of `entries` those that no record says have passed on this commit; all, if there are none: a run
+    that was cut off goes on, and one that was complete begins anew."""
+    passed = {
+        (record.part, record.slice, record.slices)
+        for record in records
+        if (record.commit, record.dirty) == (commit.name, commit.dirty)
+        and record.status in (PASSED, UNSTABLE)
+        and not record.selected
+    }
+    left = [entry for entry in entries if (entry.part.name, entry.index + 1, entry.part.slices) not in passed]
+    return left or list(entries)
 
 
 def of_options(options):

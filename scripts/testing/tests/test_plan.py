@@ -2,6 +2,7 @@
 """What a command line and a commit stand for, and the closing lines."""
 
 import unittest
+from types import SimpleNamespace
 
 from testing import closing, plan
 from testing.outcome import FAILED, KNOWN, PASSED, SKIPPED, UNSTABLE, Outcome, Result
@@ -44,6 +45,31 @@ class Commits(unittest.TestCase):
         ran = {entry for number in range(277, 277 + most) for entry in plan.of_commit(number)}
         for entry in plan.whole(part for part in PARTS if part.tier != SOAK):
             self.assertIn(entry, ran)
+
+
+class Missing(unittest.TestCase):
+    """A run that was cut off goes on."""
+
+    commit = SimpleNamespace(name="new", dirty=False)
+
+    def left(self, *records):
+        fields = ("slice", "status", "commit", "dirty", "selected", "slices")
+        usual = {"part": "fuzz", "status": PASSED, "commit": "new", "dirty": False, "selected": False, "slices": 4}
+        known = [SimpleNamespace(**{**usual, **dict(zip(fields, record))}) for record in records]
+        return tags(plan.missing(plan.of_words(["fuzz"]), known, self.commit))
+
+    def test_what_has_passed_on_this_commit_is_not_run_again(self):
+        self.assertEqual(self.left((1,), (3, UNSTABLE)), ["fuzz/2", "fuzz/4"])
+
+    def test_what_has_failed_or_ran_on_something_else_is(self):
+        all_but_one = [(2,), (3,), (4,)]
+        for record in [(1, FAILED), (1, SKIPPED), (1, PASSED, "old"), (1, PASSED, "new", True),
+                       (1, PASSED, "new", False, True), (1, PASSED, "new", False, False, 5)]:  # fmt: skip
+            self.assertEqual(self.left(record, *all_but_one), ["fuzz/1"], record)
+
+    def test_after_a_whole_run_all_begins_anew(self):
+        self.assertEqual(len(self.left((1,), (2,), (3,), (4,))), 4)
+        self.assertEqual(len(self.left()), 4)
 
 
 class Closing(unittest.TestCase):
