@@ -68,6 +68,8 @@ fn run(options: Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     raw::private_mounts().context("mounts of its own")?;
+    // The stack of each fault goes to the log; on an emulated console it would be most of the time.
+    std::fs::write("/proc/sys/kernel/printk", "4").context("the console's level")?;
     std::fs::create_dir_all(&options.work_dir)?;
     Images::make(&options.work_dir)?;
     let dir = options.work_dir.join("disks");
