@@ -11,10 +11,10 @@ use anyhow::Result;
 use cachefiles_proto::Device;
 use clap::Parser;
 
+use ondemand_selftest::faults::helper;
 use ondemand_selftest::faults::plan::Item;
 use ondemand_selftest::faults::sweep::Sweep;
 use ondemand_selftest::harness::context::Settings;
-use ondemand_selftest::harness::helper;
 use ondemand_selftest::harness::raw;
 use ondemand_selftest::harness::Context;
 use ondemand_selftest::harness::Images;

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
+use rustix::mount::MountFlags;
 use rustix::mount::UnmountFlags;
 
 use crate::harness::eventually;
@@ -24,18 +25,19 @@ const MEBIBYTES: u64 = 96;
 /// A disk in a file.
 #[derive(Debug)]
 pub struct Disk {
-    file: PathBuf,
+    device: PathBuf,
     at: PathBuf,
 }
 
-fn run(program: &str, arguments: &[&str], last: &[&Path], good: &[i32]) -> Result<()> {
+/// Runs a program; what it has printed.
+fn run(program: &str, arguments: &[&str], last: &[&Path], good: &[i32]) -> Result<String> {
     let output = Command::new(program).args(arguments).args(last).output();
     let output = output.with_context(|| format!("cannot run {program}"))?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let status = output.status.code();
     let is_good = status.is_some_and(|status| good.contains(&status));
     ensure!(is_good, "{program}: {status:?} {}", told.trim());
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 impl Disk {
@@ -51,8 +53,9 @@ impl Disk {
             "-q -F -b 4096 -m 0 -J size=4 -N 12288 -E lazy_itable_init=0,lazy_journal_init=0";
         let words: Vec<&str> = words.split(' ').collect();
         run("mkfs.ext4", &words, &[&file], &[0])?;
+        let found = run("losetup", &["--find", "--show"], &[&file], &[0])?;
         let disk = Disk {
-            file,
+            device: PathBuf::from(found),
             at: t.mount_point()?,
         };
         disk.mount()?;
@@ -60,8 +63,9 @@ impl Disk {
     }
 
     fn mount(&self) -> Result<()> {
-        let words = ["-t", "ext4", "-o", "loop,user_xattr,noatime"];
-        run("mount", &words, &[&self.file, &self.at], &[0])
+        let options = Some(c"user_xattr");
+        rustix::mount::mount(&self.device, &self.at, "ext4", MountFlags::NOATIME, options)
+            .with_context(|| format!("mount {}", self.device.display()))
     }
 
     /// Where it is mounted.
@@ -74,13 +78,10 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// It is not mounted.
-    pub fn device(&self) -> Result<String> {
-        let number = rustix::fs::stat(&self.at)?.st_dev;
-        let (major, minor) = (rustix::fs::major(number), rustix::fs::minor(number));
-        let device = fs::read_link(format!("/sys/dev/block/{major}:{minor}"))?;
-        let name = device.file_name().and_then(|name| name.to_str());
-        Ok(name.context("a block device without a name")?.to_owned())
+    /// It has none.
+    pub fn device(&self) -> Result<&str> {
+        let name = self.device.file_name().and_then(|name| name.to_str());
+        name.context("a block device without a name")
     }
 
     /// Writes to the disk what it has in memory. Whatever it says: who wants to know asks
@@ -109,13 +110,27 @@ impl Disk {
     ///
     /// It is in use; it cannot be repaired.
     pub fn repair(&self) -> Result<()> {
+        self.unmount()?;
+        // 1: errors were corrected.
+        run("e2fsck", &["-f", "-y"], &[&self.device], &[0, 1])?;
+        self.mount()
+    }
+
+    /// Unmounts it and mounts it again. Nobody may use it.
+    ///
+    /// # Errors
+    ///
+    /// It is in use.
+    pub fn mount_again(&self) -> Result<()> {
+        self.unmount()?;
+        self.mount()
+    }
+
+    fn unmount(&self) -> Result<()> {
         // Who has used it last may still be giving it back.
         eventually("the disk is idle", SOON, || {
             Ok(rustix::mount::unmount(&self.at, UnmountFlags::empty()).is_ok())
-        })?;
-        // 1: errors were corrected.
-        run("e2fsck", &["-f", "-y"], &[&self.file], &[0, 1])?;
-        self.mount()
+        })
     }
 }
 
@@ -123,5 +138,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // What still uses it ends with the program.
         let _ = rustix::mount::unmount(&self.at, UnmountFlags::DETACH);
+        let _ = run("losetup", &["--detach"], &[&self.device], &[0]);
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod attribute;
 pub mod disk;
+pub mod helper;
 pub mod injector;
 pub mod log;
 pub mod operations;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -22,7 +23,6 @@ use super::injector::Injector;
 use super::log::RunLog;
 use super::plan::Kind;
 use crate::harness::eventually;
-use crate::harness::image::FILE;
 use crate::harness::same;
 use crate::harness::Context;
 use crate::harness::Daemon;
@@ -99,6 +99,8 @@ pub struct Rig<'a> {
     pub log: RunLog,
     /// What is kept from run to run.
     pub session: Option<Session>,
+    /// An image that is stored, for what wants one; see [`Rig::stored`].
+    stored: Option<Mounted>,
     names: u32,
 }
 
@@ -110,7 +112,7 @@ impl<'a> Rig<'a> {
     /// There is none, or no such faults.
     pub fn new(t: &'a Context, mut injector: Injector, file: PathBuf) -> Result<Self> {
         let disk = Disk::make(t, file)?;
-        injector.use_disk(&disk.device()?)?;
+        injector.use_disk(disk.device()?)?;
         let dir = disk.dir().join("c");
         fs::create_dir(&dir)?;
         Ok(Rig {
@@ -122,6 +124,7 @@ impl<'a> Rig<'a> {
             nth: 1,
             log: RunLog::begin()?,
             session: None,
+            stored: None,
             names: 0,
         })
     }
@@ -137,6 +140,35 @@ impl<'a> Rig<'a> {
         self.names += 1;
         let name = format!("f{}", self.names);
         Mounted { name, image }
+    }
+
+    /// An image that is stored, and not mounted: the same in all runs.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be stored.
+    pub fn stored(&mut self) -> Result<Mounted> {
+        if let Some(stored) = &self.stored {
+            return Ok(stored.clone());
+        }
+        let mounted = self.new_name(SMALL);
+        let mut daemon = self.daemon(false)?;
+        self.visit(&mut daemon, &mounted)
+            .context("storing the image")?;
+        self.stored = Some(mounted.clone());
+        Ok(mounted)
+    }
+
+    /// Forgets all that is in memory of the store, which is not in use: what needs it then has to allocate,
+    /// and to read. Dropping all caches would drop the programs, too.
+    ///
+    /// # Errors
+    ///
+    /// It is in use.
+    pub fn cool(&mut self) -> Result<()> {
+        self.reset()?;
+        self.disk.mount_again()?;
+        self.injector.use_disk(self.disk.device()?)
     }
 
     /// A device that is set up, and not bound.
@@ -198,13 +230,8 @@ impl<'a> Rig<'a> {
     /// # Errors
     ///
     /// A byte is wrong; one of the two fails.
-    pub fn read_and_unmount(&self, daemon: &mut Daemon, mounted: &Mounted) -> Result<()> {
-        let wanted = self.t.images.contents(mounted.image)?;
-        let mut reader = self.t.reader(&self.at, 0, wanted.len())?;
-        let data = daemon.serve(&mut reader)?.ok("read")?;
-        same(&self.at.join(FILE).display().to_string(), &data, &wanted)?;
-        let mut umount = self.t.unmount(&self.at)?;
-        daemon.serve(&mut umount)?.ok("umount").map(drop)
+    pub fn leave(&self, daemon: &mut Daemon, mounted: &Mounted) -> Result<()> {
+        self.read_all(daemon, mounted, &["leave"])
     }
 
     /// Mounts an image, reads all of it, and unmounts it, without a fault.
@@ -214,9 +241,17 @@ impl<'a> Rig<'a> {
     /// As above.
     pub fn visit(&self, daemon: &mut Daemon, mounted: &Mounted) -> Result<()> {
         self.serves(daemon, mounted)?;
-        let mut mount = self.mount(mounted)?;
-        daemon.serve(&mut mount)?.ok("mount")?;
-        self.read_and_unmount(daemon, mounted)
+        self.read_all(daemon, mounted, &["visit", &mounted.options()])
+    }
+
+    fn read_all(&self, daemon: &mut Daemon, mounted: &Mounted, how: &[&str]) -> Result<()> {
+        let wanted = self.t.images.contents(mounted.image)?;
+        let (at, length) = (self.at.to_string_lossy(), wanted.len().to_string());
+        let mut words = how.to_vec();
+        words.extend([&*at, &length]);
+        let mut task = Task::start(&words, Stdio::null())?;
+        let data = daemon.serve(&mut task)?.ok(how[0])?;
+        same("the image's file", &data, &wanted)
     }
 
     /// The session of the runs before, or a new one.
@@ -374,8 +409,9 @@ impl<'a> Rig<'a> {
     /// It cannot be repaired; a byte is wrong.
     pub fn repair(&mut self, mounted: &Mounted) -> Result<()> {
         self.reset()?;
+        self.stored = None;
         self.disk.repair().context("repairing the disk")?;
-        self.injector.use_disk(&self.disk.device()?)?;
+        self.injector.use_disk(self.disk.device()?)?;
         let mut daemon = self.daemon(false)?;
         self.visit(&mut daemon, mounted)
             .context("after the disk was repaired")

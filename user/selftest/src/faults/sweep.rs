@@ -182,7 +182,7 @@ fn one_run(rig: &mut Rig<'_>, item: Item, nth: u64, tally: &mut Tally) -> Result
         rig.reset().context("what was used is still in use")?;
         if !rig.disk.can_be_written() {
             rig.disk.repair()?;
-            rig.injector.use_disk(&rig.disk.device()?)?;
+            rig.injector.use_disk(rig.disk.device()?)?;
         }
         if !rig.disk.can_be_written() {
             bail!("the disk cannot be repaired");

@@ -46,7 +46,7 @@ pub(super) fn early(rig: &mut Rig<'_>) -> Result<After> {
         return Ok(After::Broken(mounted));
     }
     // What could not be committed while it was mounted is when it is no more.
-    rig.read_and_unmount(&mut daemon, &mounted)?;
+    rig.leave(&mut daemon, &mounted)?;
     eventually("the commit is made again", SOON, || Ok(file.exists()))?;
     rig.visit(&mut daemon, &mounted)?;
     Ok(After::Fine)

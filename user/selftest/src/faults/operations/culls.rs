@@ -15,7 +15,6 @@ use crate::faults::rig::After;
 use crate::faults::rig::Mounted;
 use crate::faults::rig::Rig;
 use crate::faults::rig::SMALL;
-use crate::harness::drop_caches;
 use crate::harness::Daemon;
 
 pub(super) fn file(rig: &mut Rig<'_>) -> Result<After> {
@@ -42,11 +41,11 @@ pub(super) fn directory(rig: &mut Rig<'_>) -> Result<After> {
 
 /// Culls what is at `path`, which nothing uses.
 fn cull(rig: &mut Rig<'_>, path: &Path) -> Result<After> {
+    rig.cool()?;
     let mut daemon = rig.daemon(false)?;
     let name = path.file_name().and_then(|name| name.to_str());
     let command = format!("cull {}", name.context("no name")?);
     std::env::set_current_dir(path.parent().context("no directory")?)?;
-    drop_caches()?;
     rig.begin()?;
     let culled = daemon.command(&command);
     rig.end()?;

@@ -9,50 +9,42 @@ use crate::faults::rig::After;
 use crate::faults::rig::Mounted;
 use crate::faults::rig::Rig;
 use crate::faults::rig::SMALL;
-use crate::harness::drop_caches;
 use crate::harness::eventually;
 use crate::harness::Daemon;
 use crate::harness::Task;
 use crate::harness::SOON;
 
 pub(super) fn lookup(rig: &mut Rig<'_>) -> Result<After> {
+    rig.cool()?;
     let mut daemon = rig.daemon(false)?;
     let mounted = rig.new_name(SMALL);
     look_up(rig, &mut daemon, mounted)
 }
 
 pub(super) fn lookup_stored(rig: &mut Rig<'_>) -> Result<After> {
+    let mounted = rig.stored()?;
+    rig.cool()?;
     let mut daemon = rig.daemon(false)?;
-    let mounted = stored(rig, &mut daemon)?;
     look_up(rig, &mut daemon, mounted)
 }
 
 pub(super) fn open(rig: &mut Rig<'_>) -> Result<After> {
+    rig.cool()?;
     let mut daemon = rig.daemon(false)?;
     let mounted = rig.new_name(SMALL);
     open_it(rig, &mut daemon, mounted)
 }
 
 pub(super) fn open_stored(rig: &mut Rig<'_>) -> Result<After> {
+    let mounted = rig.stored()?;
+    rig.cool()?;
     let mut daemon = rig.daemon(false)?;
-    let mounted = stored(rig, &mut daemon)?;
     open_it(rig, &mut daemon, mounted)
-}
-
-/// An image that is stored; the same in all runs.
-fn stored(rig: &Rig<'_>, daemon: &mut Daemon) -> Result<Mounted> {
-    let mounted = Mounted {
-        name: "stored".to_owned(),
-        image: SMALL,
-    };
-    rig.visit(daemon, &mounted).context("storing the image")?;
-    Ok(mounted)
 }
 
 /// From the mount to the first message, or to the mount's end.
 fn look_up(rig: &Rig<'_>, daemon: &mut Daemon, mounted: Mounted) -> Result<After> {
     rig.serves(daemon, &mounted)?;
-    drop_caches()?;
     rig.begin()?;
     let mut mount = rig.mount(&mounted)?;
     let looked_up = eventually("the lookup ends", SOON, || {
@@ -66,7 +58,6 @@ fn look_up(rig: &Rig<'_>, daemon: &mut Daemon, mounted: Mounted) -> Result<After
 /// From the `read` of the OPEN to the end of `copen`.
 fn open_it(rig: &Rig<'_>, daemon: &mut Daemon, mounted: Mounted) -> Result<After> {
     rig.serves(daemon, &mounted)?;
-    drop_caches()?;
     let mut mount = rig.mount(&mounted)?;
     eventually("an OPEN comes", SOON, || daemon.has_message())?;
     rig.begin()?;
@@ -95,7 +86,7 @@ fn finish(rig: &Rig<'_>, daemon: &mut Daemon, mount: &mut Task, mounted: Mounted
         return Ok(After::Broken(mounted));
     }
     if is_mounted {
-        rig.read_and_unmount(daemon, &mounted)?;
+        rig.leave(daemon, &mounted)?;
     } else {
         rig.visit(daemon, &mounted).context("again")?;
     }

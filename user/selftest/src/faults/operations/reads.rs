@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -16,8 +17,8 @@ use rustix::io::ReadWriteFlags;
 use crate::faults::rig::After;
 use crate::faults::rig::Rig;
 use crate::faults::rig::Session;
-use crate::harness::drop_caches;
 use crate::harness::eventually;
+use crate::harness::image::FILE;
 use crate::harness::same;
 use crate::harness::store::object_file;
 use crate::harness::Daemon;
@@ -117,6 +118,13 @@ fn next_block(rig: &Rig<'_>, session: &Session) -> Result<Task> {
     rig.t.block_reader(&rig.at, session.block * BLOCK, BLOCK)
 }
 
+/// Begins to read the same block, which may be in memory and is not to be taken from there.
+fn from_store(rig: &Rig<'_>, session: &Session) -> Result<Task> {
+    let (path, at) = (rig.at.join(FILE), (session.block * BLOCK).to_string());
+    let words = ["reread", &path.to_string_lossy(), &at, &BLOCK.to_string()];
+    Task::start(&words, Stdio::null())
+}
+
 /// Answers a READ; once more if the fault has met the answer.
 fn complete(rig: &Rig<'_>, daemon: &Daemon, read: &Read) -> Result<()> {
     let file = &daemon.object(read.object_id)?.file;
@@ -147,8 +155,7 @@ fn works_again(rig: &mut Rig<'_>, mut session: Session, was_read: bool) -> Resul
     }
     let once = if was_read { 1 } else { 2 };
     for _ in 0..once {
-        drop_caches()?;
-        let mut reader = next_block(rig, &session)?;
+        let mut reader = from_store(rig, &session)?;
         let data = session.daemon.serve(&mut reader)?.ok("read again")?;
         compare(rig, &session, Some(&data))?;
     }

@@ -5,20 +5,19 @@
 use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Command;
-use rustix::io::Errno;
 
 use crate::faults::rig::After;
 use crate::faults::rig::Rig;
 use crate::faults::rig::PLAIN;
 use crate::faults::rig::SMALL;
-use crate::harness::drop_caches;
 use crate::harness::Daemon;
+use crate::harness::MOUNT_FAILS;
 use crate::harness::SOON;
 
 pub(super) fn bind(rig: &mut Rig<'_>) -> Result<After> {
+    rig.cool()?;
     let mounted = rig.new_name(SMALL);
     let device = rig.device(false)?;
-    drop_caches()?;
     rig.begin()?;
     let bound = device.send(&Command::BindOnDemand);
     rig.end()?;
@@ -49,7 +48,7 @@ pub(super) fn unbind(rig: &mut Rig<'_>) -> Result<After> {
     rig.end()?;
     // Whether there was a fault or not.
     let outcome = reader.wait(SOON)?;
-    outcome.fails("a reader whom nobody has answered", &[Errno::IO])?;
+    outcome.fails("a reader whom nobody has answered", MOUNT_FAILS)?;
     rig.unmount_all()?;
     if rig.is_broken()? {
         return Ok(After::Broken(mounted));
