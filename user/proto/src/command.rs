@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::error::EncodeError;
+use crate::token::Token;
 
 /// The longest command that the kernel takes, in bytes: one page less one.
 pub const MAX_COMMAND_LEN: usize = 4095;
@@ -59,11 +60,14 @@ pub enum Command {
     /// `fill direct`, the default, or `fill buffered`: how what is written to an anonymous file is stored.
     /// Before bind. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
     Fill(Fill),
+    /// `identity on`: [`OpenAnswer::Version`] may be answered. Before bind. The kernel's own cachefiles does not
+    /// know it: `EOPNOTSUPP`.
+    Identity,
     /// `bind`: start a cache without on-demand mode.
     Bind,
     /// `bind ondemand`: start a cache that asks the daemon for its data.
     BindOnDemand,
-    /// `copen MSGID,SIZE` or `copen MSGID,-ERRNO`: answer an OPEN.
+    /// `copen MSGID,SIZE`, `copen MSGID,SIZE,TOKEN` or `copen MSGID,-ERRNO`: answer an OPEN.
     Copen {
         /// [`Open::msg_id`](crate::Open::msg_id)
         msg_id: u32,
@@ -96,6 +100,14 @@ pub enum Fill {
 pub enum OpenAnswer {
     /// The object's size in bytes, at most `i64::MAX`. A reopen must repeat the first answer.
     Size(u64),
+    /// Its size, and which version of it is served: what is stored of another one is dropped. A reopen must
+    /// repeat both. Only after [`Command::Identity`].
+    Version {
+        /// Bytes, as above.
+        size: u64,
+        /// Of this version, and no other.
+        token: Token,
+    },
     /// The object cannot be opened; `ENOENT` for one that the daemon does not know.
     Error(Errno),
 }
@@ -143,6 +155,7 @@ impl Command {
             Command::Fetch(_) => "fetch",
             Command::Batch(_) => "batch",
             Command::Fill(_) => "fill",
+            Command::Identity => "identity",
             Command::Bind | Command::BindOnDemand => "bind",
             Command::Copen { .. } => "copen",
             Command::Restore => "restore",
@@ -178,6 +191,7 @@ impl Command {
                 return Err(EncodeError::Range(name, u64::from(*count)))
             }
             Command::Batch(count) => Some(count.to_string().into_bytes()),
+            Command::Identity => Some(b"on".to_vec()),
             Command::Fill(Fill::Direct) => Some(b"direct".to_vec()),
             Command::Fill(Fill::Buffered) => Some(b"buffered".to_vec()),
             Command::Fetch(bytes) if !is_window(*bytes) => {
@@ -225,9 +239,9 @@ fn copen_argument(
     answer: OpenAnswer,
 ) -> Result<Vec<u8>, EncodeError> {
     let text = match answer {
-        OpenAnswer::Size(size) => {
-            let size = i64::try_from(size).map_err(|_| EncodeError::Range(name, size))?;
-            format!("{msg_id},{size}")
+        OpenAnswer::Size(size) => format!("{msg_id},{}", loff(name, size)?),
+        OpenAnswer::Version { size, token } => {
+            format!("{msg_id},{},{token}", loff(name, size)?)
         }
         OpenAnswer::Error(errno) => {
             let raw = errno.raw_os_error();
@@ -238,6 +252,11 @@ fn copen_argument(
         }
     };
     Ok(text.into_bytes())
+}
+
+/// A size that the kernel can hold.
+fn loff(name: &'static str, size: u64) -> Result<i64, EncodeError> {
+    i64::try_from(size).map_err(|_| EncodeError::Range(name, size))
 }
 
 /// As it is written; bytes that are no UTF-8 are shown as U+FFFD.
@@ -258,7 +277,7 @@ mod tests {
 
     #[test]
     fn text_is_what_the_kernel_parses() {
-        let cases: [(Command, &str); 15] = [
+        let cases: [(Command, &str); 17] = [
             (Command::Dir("/c/x y".into()), "dir /c/x y"),
             (Command::Tag("t".into()), "tag t"),
             (Command::Bind, "bind"),
@@ -270,6 +289,17 @@ mod tests {
             (Command::Batch(16), "batch 16"),
             (Command::Fill(Fill::Direct), "fill direct"),
             (Command::Fill(Fill::Buffered), "fill buffered"),
+            (Command::Identity, "identity on"),
+            (
+                Command::Copen {
+                    msg_id: 3,
+                    answer: OpenAnswer::Version {
+                        size: 4096,
+                        token: Token::new(&[0x0a, 0xf0]).unwrap(),
+                    },
+                },
+                "copen 3,4096,0af0",
+            ),
             (Command::Cull("D1".into()), "cull D1"),
             (
                 Command::Limit {

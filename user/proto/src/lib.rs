@@ -57,6 +57,7 @@ mod error;
 mod message;
 mod packet;
 pub mod passing;
+mod token;
 
 pub use anon_file::AnonymousFile;
 pub use anon_file::READ_COMPLETE_OPCODE;
@@ -84,6 +85,9 @@ pub use message::Read;
 pub use packet::Packet;
 pub use packet::Payload;
 pub use packet::MAX_MESSAGE_LEN;
+pub use token::NoToken;
+pub use token::Token;
+pub use token::MAX_TOKEN;
 
 /// The unit of everything that is written to an [`AnonymousFile`], in bytes.
 ///
