@@ -40,9 +40,9 @@ def closing(outcomes, entries, took, logs, unfinished=()):
     """
     count = {kind: sum(outcome.count(kind) for outcome in outcomes) for kind in (PASSED, FAILED, UNSTABLE, SKIPPED, KNOWN)}
     surprises = [name for outcome in outcomes for name in outcome.surprises]
-    # An unstable test has passed; what was not run has not.
-    failed = count[FAILED] + len(unfinished)
-    last = [f"{count[PASSED] + count[UNSTABLE]} passed, {failed} failed, {count[SKIPPED]} skipped"]
+    # An unstable test has passed.
+    not_run = f", {len(unfinished)} parts not run" if unfinished else ""
+    last = [f"{count[PASSED] + count[UNSTABLE]} passed, {count[FAILED]} failed, {count[SKIPPED]} skipped{not_run}"]
     extra = [f"took {took}; logs in {logs}"]
     if count[KNOWN]:
         extra.append(f"known defects of the C module: {count[KNOWN]}")
