@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use clap::Args;
 use ondemand_deadline::overdue;
+use ondemand_deadline::scaled;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
@@ -51,10 +52,10 @@ pub(crate) struct Options {
     /// How often everything is read; the page cache is dropped in between.
     #[arg(long, default_value_t = 1)]
     passes: u64,
-    /// Shortest time between two kills, in milliseconds.
+    /// Shortest time between two kills, in milliseconds, on the reference machine.
     #[arg(long, default_value_t = 50)]
     kill_min: u64,
-    /// Longest time between two kills, in milliseconds; 0: nobody is killed.
+    /// Longest time between two kills, in milliseconds, on the reference machine; 0: nobody is killed.
     #[arg(long, default_value_t = 500)]
     kill_max: u64,
     /// Fewer kills than this are a failure too: the storm proved nothing.
@@ -91,9 +92,10 @@ fn killer(run_dir: &Path, seed: u64, pause_ms: (u64, u64), stop: &AtomicBool, ki
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut last = None;
     while !stop.load(Ordering::Relaxed) {
-        // The time between two kills is the point here, not a way to wait.
+        // The time between two kills is the point here, not a way to wait. On a slow machine it is longer: a
+        // daemon that is killed as soon as it has started brings nothing, and the storm takes for ever.
         let pause = rng.random_range(pause_ms.0..=pause_ms.1.max(pause_ms.0));
-        thread::sleep(Duration::from_millis(pause));
+        thread::sleep(scaled(Duration::from_millis(pause)));
         if let Some(pid) = kill_worker(run_dir, last) {
             kills.fetch_add(1, Ordering::Relaxed);
             last = Some(pid);
