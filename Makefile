@@ -93,11 +93,13 @@ rust-analyzer: ## write rust-project.json for editors
 setup: ## install what a bare Debian 12 lacks (packages, bindgen, virtme-ng)
 	@scripts/setup
 
-.PHONY: kernel kernel-debug
+.PHONY: kernel kernel-debug kernel-stores
 kernel: ## build the test kernel, once
 	@scripts/kernel/build
 kernel-debug: ## build the debug kernel (KASAN, lockdep ...), once
 	@scripts/kernel/build --debug
+kernel-stores: ## build the kernel with more disks and file systems, once
+	@scripts/kernel/build --stores
 
 .PHONY: demo
 demo: ## set everything up, boot, read two images while the daemon is being killed

@@ -43,12 +43,17 @@ def module(c, name):
     return outcome
 
 
-def module_debug(c, name):
-    outcome = quiet_command(c, name, [c.script("module-copy"), c.kernel("debug")])
-    if not outcome.failed:
-        built = (c.logs / f"{name}.log").read_text().splitlines()[-1]
-        c.modules["debug"] = _frozen(c, built, "debug")
-    return outcome
+def module_for(kind):
+    """The module for another kernel than the base kernel."""
+
+    def build(c, name):
+        outcome = quiet_command(c, name, [c.script("module-copy"), c.kernel(kind)])
+        if not outcome.failed:
+            built = (c.logs / f"{name}.log").read_text().splitlines()[-1]
+            c.modules[kind] = _frozen(c, built, kind)
+        return outcome
+
+    return build
 
 
 def _frozen(c, built, kind):
@@ -98,8 +103,10 @@ class Build:
 BUILDS = {
     "clippy-module": Build("module: clippy, without warnings", lint_module, "kbuild", 25, "make CLIPPY=1 module"),
     "module": Build("module, without warnings", module, "kbuild", 15, "make module", ("clippy-module",)),
-    "module-debug": Build("module for the debug kernel", module_debug, "kbuild", 25,
+    "module-debug": Build("module for the debug kernel", module_for("debug"), "kbuild", 25,
                           "scripts/module-copy $(scripts/kernel/build --debug --path)"),
+    "module-stores": Build("module for the kernel with more disks and file systems", module_for("stores"), "kbuild", 25,
+                           "scripts/module-copy $(scripts/kernel/build --stores --path)"),
     "programs": Build("user space: programs and tests", programs, "cargo", 150, "scripts/test unit"),
     "fuzz-targets": Build("fuzz targets", fuzz_targets, "cargo", 25, "scripts/fuzz --build"),
 }  # fmt: skip

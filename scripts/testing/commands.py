@@ -100,18 +100,21 @@ def daemon_script(name, backend="rust"):
 
 
 class Selftests:
-    """A slice of the selftests; the slices take turns at the list, so that each has some of every subject."""
+    """A slice of the selftests; the slices take turns at the list, so that each has some of every subject.
 
-    def __init__(self, slices, kind="base", backend="rust", setup=(), smack=False):
-        self._slices, self._options = slices, (kind, backend, tuple(setup), smack)
+    `disks`: instead, each slice runs all tests, on another disk: options of vm/run."""
 
-    def _guests(self, c):
+    def __init__(self, slices, kind="base", backend="rust", setup=(), smack=False, disks=()):
+        self._slices, self._options, self._disks = slices, (kind, backend, tuple(setup), smack), disks
+
+    def _guests(self, c, index=0):
         kind, backend, setup, smack = self._options
-        return Guests(c, kind, backend, setup or c.setup, smack)
+        return Guests(c, kind, backend, setup or c.setup, smack, self._disks[index] if self._disks else ())
 
     def __call__(self, c, index, tag):
-        guests = self._guests(c)
-        return guests.run(tag, guests.names()[index :: self._slices])
+        guests = self._guests(c, index)
+        names = guests.names()
+        return guests.run(tag, names if self._disks else names[index :: self._slices])
 
     def named(self, c, tag, names):
         """These tests alone, in a guest of their own."""

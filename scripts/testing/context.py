@@ -51,7 +51,7 @@ class Commit:
 @dataclass
 class Context:
     """`seed`: for everything that draws numbers.  `setup`: commands for each device that a
-    selftest opens.  `kernels`, `modules`: by kind, `base` and `debug`; `bin`: the programs of guests."""
+    selftest opens.  `kernels`, `modules`: by kind, `base`, `debug` and `stores`; `bin`: the programs of guests."""
 
     words: dict
     commit: Commit
@@ -79,9 +79,9 @@ class Context:
         return ["cargo", *words[:1], "--locked", "--manifest-path", REPO / "user/Cargo.toml", *words[1:]]
 
     def kernel(self, kind):
-        """The build directory of the kernel `base` or `debug`.  RuntimeError if it is not built."""
+        """The build directory of a kernel, by kind.  RuntimeError if it is not built."""
         if kind not in self.kernels:
-            flags = ["--debug"] if kind == "debug" else []
+            flags = [] if kind == "base" else [f"--{kind}"]
             run = subprocess.run(
                 [self.script("kernel/build"), *flags, "--path"], capture_output=True, text=True, check=False
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import plan, soak
 from .context import Commit, shell_words
-from .parts import PARTS, SLICED, TEST
+from .parts import OTHER_KERNELS, PARTS, SLICED, TEST
 from .progress import clock, say
 from .records import Records
 from .session import Interrupted, Session
@@ -137,7 +137,7 @@ def run_soak(arguments):
         soaking = soak.Soak(session, options.hours * 3600, seed)
         threading.Thread(target=soak.time_is_over, args=(soaking, session.c.processes.cancel), daemon=True).start()
         try:
-            if session.prepare(("base", "debug")):
+            if session.prepare(("base", *OTHER_KERNELS)):
                 _ = soaking.repeat_failures() and soaking.rounds()
             status = session.close()
         except Interrupted as signal:

@@ -19,6 +19,9 @@ FUZZ_TARGETS = ("command", "key", "xattr", "table")
 DAEMON_SCRIPTS = ("culling", "edges", "failover", "many", "metrics", "remote", "sandbox", "systemd", "upgrade")
 GUEST_BUILDS = ("programs", "module")
 DEBUG_BUILDS = ("programs", "module-debug")
+STORE_BUILDS = ("programs", "module-stores")
+# The kernels beside the base kernel: each has a module of its own, `module-KIND`.
+OTHER_KERNELS = ("debug", "stores")
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ DEBUG_SLICES = 10
 STORM_SLICES, STORM_KILLS = 10, 50
 MODEL_SLICES = 16
 MODES = {"buffered": "fill buffered", "fetch": "fetch 4096", "batch": "batch 16"}
+# The disks of selftests-stores, as vm/run is told.
+DISKS = tuple(("--disk-bus", bus, "--sector", sector) for bus in ("nvme", "scsi") for sector in ("512", "4096"))
 STORM_MODES = {"direct": "--fill=direct", "fetch": "--fetch=1048576", "batch": "--batch=16"}
 
 
@@ -177,6 +182,8 @@ GUEST_PARTS = (
 )  # fmt: skip
 
 SOAK_PARTS = (
+    guest("selftests-stores", "selftests on NVMe and SCSI disks, and what needs XFS, Btrfs, casefold", SOAK,
+          Selftests(len(DISKS), "stores", disks=DISKS), 300, len(DISKS), STORE_BUILDS),
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,
             Selftests(DEBUG_SLICES, "debug", setup=(command,)), 150, DEBUG_SLICES, DEBUG_BUILDS)
       for mode, command in MODES.items()),

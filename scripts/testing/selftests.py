@@ -9,7 +9,7 @@ from .outcome import FAILED, Outcome, Result
 # Guests that one slice may need until it is given up.
 MOST_GUESTS = 6
 # Seconds for a guest, which is there for one that is dead: each selftest has its own deadline.
-LONGEST = {"base": 1500, "debug": 3000}
+LONGEST = {"base": 1500, "debug": 3000, "stores": 1500}
 # What the program may end with: all passed, something failed, all skipped.
 ENDED = (0, 1, ktap.EXIT_SKIP)
 # Results that vm/leak-check adds at the end.
@@ -29,10 +29,12 @@ def select(names, words):
 
 
 class Guests:
-    """How selftests are run: kernel `base` or `debug`, backend `rust` or `c`."""
+    """How selftests are run: kernel `base`, `debug` or `stores`, backend `rust` or `c`; `disk`: options of
+    vm/run for the disk of the caches."""
 
-    def __init__(self, c, kind="base", backend="rust", setup=(), smack=False):
+    def __init__(self, c, kind="base", backend="rust", setup=(), smack=False, disk=()):
         self.c, self.kind, self.backend, self.setup, self.smack = c, kind, backend, setup, smack
+        self.disk = tuple(disk)
         # Only the debug kernel has kmemleak.
         self.leak_check = kind == "debug" and backend == "rust"
 
@@ -45,7 +47,7 @@ class Guests:
         words = [c.script("vm/run"), "--kernel", kernel, "--backend", self.backend]
         words += ["--module", c.modules[self.kind], "--timeout", LONGEST[self.kind]]
         words += ["--results", c.results / tag, "--log", c.logs / f"vm-{tag}.log"]
-        words += ["--append", "lsm=smack"] if self.smack else []
+        words += [*self.disk, *(["--append", "lsm=smack"] if self.smack else [])]
         words += ["--leak-check"] if self.leak_check else []
         words += ["--", c.bin / "ondemand-selftest"]
         other = kernel / "fs/cachefiles/cachefiles.ko" if self.backend == "rust" else c.modules[self.kind]

@@ -17,6 +17,7 @@ from .commands import Selftests
 from .context import REPO, Commit, Context, shell_words
 from .cleanup import MARK, CleanupProcess
 from .outcome import FAILED, SKIPPED, UNSTABLE, Outcome, Result
+from .parts import OTHER_KERNELS
 from .process import Cancelled, Processes
 from .progress import Progress, clock, file_name, say, warn
 from .repeat import run_part
@@ -85,22 +86,22 @@ class Session:
             raise SystemExit(f"another run uses {self.c.results}: wait for it, or end it") from None
 
     def prepare(self, kinds):
-        """Set-up, and the kernels `base` or `debug`; shows its own progress.  False if it failed."""
+        """Set-up, and the kernels of these kinds; shows its own progress.  False if it failed."""
         commands = [[self.c.script("setup")]]
-        commands += [[self.c.script("kernel/build"), *(["--debug"] if kind == "debug" else [])] for kind in kinds]
+        commands += [[self.c.script("kernel/build"), *([] if kind == "base" else [f"--{kind}"])] for kind in kinds]
         for argv in commands:
             status = subprocess.run(list(map(str, argv)), env=self._environment, check=False).returncode
             if status:
                 name = Path(argv[0]).name
                 outcome = Outcome([Result(name, FAILED, f"status {status}, see above")])
-                self._keep(name, outcome, None, 0, "make setup kernel kernel-debug")
+                self._keep(name, outcome, None, 0, "make setup kernel kernel-debug kernel-stores")
                 return False
         return True
 
     def kinds(self, entries):
         """The kernels that these entries need: base always, for the module is linted for it."""
         needs = {need for entry in entries for need in entry.part.needs}
-        return ["base", *(["debug"] if "module-debug" in needs else [])]
+        return ["base", *(kind for kind in OTHER_KERNELS if f"module-{kind}" in needs)]
 
     def build_tasks(self, entries):
         """What the entries need built and is not, with what those builds need themselves."""

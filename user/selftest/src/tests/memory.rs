@@ -2,8 +2,8 @@
 
 //! Where in the daemon's memory a direct fill may come from: wherever the file system says, not at whole pages alone.
 //!
-//! How a disk wants memory aligned is its own: `scripts/vm/run --disk-bus nvme` and `--disk-bus scsi`, each with
-//! `--sector 4096` too, show these tests other ones.
+//! How a disk wants memory aligned is its own: the part `selftests-stores` of the soak runs
+//! these tests on NVMe and SCSI disks, with sectors of 512 and of 4096 bytes.
 
 use std::os::fd::AsFd;
 use std::path::Path;
