@@ -13,6 +13,7 @@ use crate::fscache::backend::Attachment;
 use crate::fscache::cache::CacheCookie;
 use crate::fscache::stats;
 use crate::fscache::volume::VolumeCookie;
+use crate::identity::Version;
 use crate::kcompat::print::ratelimit;
 use crate::ondemand::engine::Engine;
 use crate::probe;
@@ -103,6 +104,8 @@ pub(crate) struct Cache {
     fetch: u64,
     /// How the daemon's data is stored.
     fill: Fill,
+    /// A `copen` may tell the version of an object.
+    identity: bool,
     /// The store's file system.
     kind: FsKind,
     #[pin]
@@ -165,6 +168,7 @@ impl Cache {
                 max_file_size,
                 fetch: u64::from(setup.fetch),
                 fill: setup.fill,
+                identity: setup.identity,
                 kind,
                 live <- new_mutex!(Some(bound_live), "cachefiles_live"),
                 volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
@@ -231,6 +235,11 @@ impl Cache {
         self.fill == Fill::Buffered
     }
 
+    /// Whether an OPEN may be answered so: with a token only after `identity on`.
+    pub(crate) fn can_be_told(&self, version: &Version) -> bool {
+        self.identity || !version.token.is_told()
+    }
+
     /// What the store's file system is.
     pub(crate) fn kind(&self) -> FsKind {
         self.kind
@@ -252,13 +261,14 @@ impl Cache {
     ///
     /// `EINVAL` for a number that is no OPEN which the daemon holds, and for a size that cannot
     /// be; `EBADFD` if the fd is closed already; what the store says.
-    pub(crate) fn copen(&self, msg_id: u32, answer: Result<u64, Errno>) -> Result {
-        let opened = self.engine().copen(msg_id, answer)?;
-        let (Some(opened), Ok(size)) = (opened, answer) else {
+    pub(crate) fn copen(&self, msg_id: u32, answer: Result<Version, Errno>) -> Result {
+        let size = answer.map(|version| version.size);
+        let opened = self.engine().copen(msg_id, size)?;
+        let (Some(opened), Ok(version)) = (opened, answer) else {
             return Ok(());
         };
         self.daemon.stop_at(Place::CopenAnswered);
-        let outcome = opened.handle.validate(size);
+        let outcome = opened.handle.validate(&version);
         self.daemon.stop_at(Place::CopenValidated);
         if let Err(error) = outcome {
             if ratelimit() {

@@ -9,7 +9,7 @@
 //!
 //! - [`daemon`] is the device; [`backend`] is fscache's door.
 //! - [`cache`], [`volume`] and [`object`] are what stands behind fscache's things of these names;
-//!   [`namei`], [`xattr`], [`coherency`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
+//!   [`namei`], [`xattr`], [`coherency`], [`identity`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
 //!   [`space`] and [`culling`] keep it from filling the disk.
 //! - [`ondemand`] is the protocol: the pure request table and what carries it out.
 //! - [`fscache`], [`vfs`] and [`kcompat`] are safe abstractions over the kernel, and hold all of the
@@ -46,6 +46,12 @@ mod errno;
 mod ext4;
 mod fscache;
 mod holes;
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "pure files are shared with user/core"
+)]
+mod identity;
 mod io;
 mod kcompat;
 #[allow(

@@ -2,8 +2,8 @@
 
 //! The files of the store: finding, making, committing and deleting them.
 //!
-//! A file that is made anew has no name until data was stored and its attribute is set: a name in
-//! the store always stands for a file whose attribute is set. Called with the cache's credentials in
+//! A file that is made anew has no name until data was stored and its attributes are set: a name in
+//! the store always stands for a file whose attributes are set. Called with the cache's credentials in
 //! force.
 
 use crate::cache::Cache;
@@ -14,7 +14,10 @@ use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
+use crate::identity::Match;
+use crate::identity::Token;
 use crate::kcompat::print::ratelimit;
+use crate::kcompat::print::Once;
 use crate::object::Bound;
 use crate::object::Object;
 use crate::object::Stored;
@@ -48,6 +51,7 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
                 contents: learn(volume.cache(), &file, name)?,
                 file,
                 unnamed: false,
+                token: Token::UNTOLD,
             });
         }
         Entry::Nothing => {}
@@ -94,16 +98,69 @@ pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<St
         file: dir.create_tmpfile(cache.cred())?,
         contents: Contents::nothing()?,
         unnamed: true,
+        token: Token::UNTOLD,
     })
 }
 
-/// Whether a file that was found belongs to the cookie as it is now.
+/// Whether a file that was found belongs to the cookie as it is now, and holds this version. If the version is
+/// not told, the file is of no known one from now on.
 ///
 /// # Errors
 ///
-/// What the file system says when the attribute is read.
-pub(crate) fn is_coherent(stored: &Stored, cookie: &Cookie) -> Result<bool> {
-    xattr::check_object(stored.file.path(), cookie.object_size())
+/// What the file system says when the attributes are read, or the second one is changed.
+pub(crate) fn is_coherent(
+    stored: &Stored,
+    cookie: &Cookie,
+    token: &Token,
+    object: &Object,
+) -> Result<bool> {
+    if !xattr::check_object(stored.file.path(), cookie.object_size())? {
+        return Ok(false);
+    }
+    let why = match xattr::check_identity(&stored.file, token)? {
+        Match::Same => return Ok(true),
+        Match::NotTold => return forget_version(stored, object).map(|()| true),
+        Match::Unknown => "it is not known which version it is of",
+        Match::Other => "it is of another version",
+        Match::Copy => "it is a copy, whose holes may have become zeros",
+    };
+    if ratelimit() {
+        pr_info!("{}: what is stored is replaced: {}\n", object, why);
+    }
+    Ok(false)
+}
+
+/// Checks that an object which was opened before is opened as the same version.
+///
+/// # Errors
+///
+/// `ESTALE` for another version; what the file system says.
+pub(crate) fn is_same_version(stored: &mut Stored, token: &Token, object: &Object) -> Result {
+    if stored.token == *token {
+        return Ok(());
+    }
+    if token.is_told() {
+        return Err(Errno::ESTALE.into());
+    }
+    if !stored.unnamed {
+        forget_version(stored, object)?;
+    }
+    stored.token = Token::UNTOLD;
+    Ok(())
+}
+
+/// Notes on the disk that nobody knows which version a file holds, before anything can be added to it by
+/// a daemon that does not say which one it serves.
+fn forget_version(stored: &Stored, object: &Object) -> Result {
+    static TOLD: Once = Once::new();
+    if TOLD.first() {
+        pr_warn!(
+            "{}: the daemon does not tell versions; what another one has stored is of no known version from now on\n",
+            object
+        );
+    }
+    xattr::set_identity(&stored.file, &Token::UNTOLD)?;
+    stored.file.sync()
 }
 
 /// Makes a file `padded` bytes long.
@@ -123,9 +180,9 @@ pub(crate) fn set_padded_size(file: &StoreFile, padded: u64) -> Result {
     file.set_size(padded)
 }
 
-/// Sets the attribute, then gives the file its name, unless both are done.
+/// Sets the attributes, then gives the file its name, unless both are done.
 ///
-/// After a crash of the machine the name stands for a file with an attribute, and what the file
+/// After a crash of the machine the name stands for a file with both attributes, and what the file
 /// system tells as data was written before it became data (direct writes are so on ext4 and XFS).
 ///
 /// # Errors
@@ -140,6 +197,7 @@ pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Res
             .inspect_err(|_| cookie.set_flag(Flag::NeedsUpdate, true))?;
     }
     if stored.unnamed {
+        xattr::set_identity(&stored.file, &stored.token)?;
         let dir = bound.volume.fanout(object.key_hash())?;
         dir.link(&mut stored.file, object.file_name()?)?;
         stored.unnamed = false;

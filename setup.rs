@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
-//! become, how long it waits, how much it is asked for and at once.
+//! become, how long it waits, how much it is asked for and at once, whether it tells versions.
 
 use crate::daemon::command::Fill;
 use crate::limits::Limits;
@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) fill: Fill,
     /// The most messages that one `read` delivers; 0: it was not told, one.
     pub(crate) batch: u32,
+    /// A `copen` may tell the version of an object.
+    pub(crate) identity: bool,
 }
 
 fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {

@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attribute `user.CacheFiles.cache` on disk; `coherency.rs` says what is in it. Files without
-//! it, or with another, are stale: they are replaced.
+//! The attributes on disk. `user.CacheFiles.cache`: `coherency.rs` says what is in it. Files without
+//! it, or with another, are stale: they are replaced. `user.CacheFiles.identity`, of files alone: `identity.rs`.
 
 use crate::coherency;
 use crate::errno::Errno;
+use crate::identity;
+use crate::identity::Match;
+use crate::identity::Token;
 use crate::vfs::path::Path;
+use crate::vfs::store_file::StoreFile;
 use crate::vfs::xattr;
 use kernel::c_str;
 use kernel::prelude::*;
 use kernel::str::CStr;
 
 const NAME: &CStr = c_str!("user.CacheFiles.cache");
+
+const IDENTITY: &CStr = c_str!("user.CacheFiles.identity");
 
 /// Reads the attribute; `None` if there is none or it cannot be one of ours.
 fn read<'a>(path: &Path, buffer: &'a mut [u8; coherency::MAX]) -> Result<Option<&'a [u8]>> {
@@ -60,4 +66,31 @@ pub(crate) fn check_volume(path: &Path, data: &[u8]) -> Result<bool> {
     let mut buffer = [0; coherency::MAX];
     let value = read(path, &mut buffer)?;
     Ok(value.and_then(coherency::decode_volume) == Some(data))
+}
+
+/// Sets the attribute that says which file it is, and which version it holds.
+///
+/// # Errors
+///
+/// As [`set_object`]; what the file system says when it is asked when the file was made.
+pub(crate) fn set_identity(file: &StoreFile, token: &Token) -> Result {
+    let value = identity::encode(&file.id()?, token);
+    xattr::set(file.path(), IDENTITY, value.as_bytes())
+}
+
+/// Compares it with the version that a daemon tells.
+///
+/// # Errors
+///
+/// As [`check_object`], and [`set_identity`].
+pub(crate) fn check_identity(file: &StoreFile, token: &Token) -> Result<Match> {
+    // One more shows what is too long.
+    let mut buffer = [0; identity::MAX + 1];
+    let value = match xattr::get(file.path(), IDENTITY, &mut buffer) {
+        Ok(len) => buffer.get(..len),
+        Err(error) if error == Errno::ENODATA.into() => None,
+        Err(error) if error == Errno::ERANGE.into() => Some(&[][..]),
+        Err(error) => return Err(error),
+    };
+    Ok(identity::compare(value, &file.id()?, token))
 }

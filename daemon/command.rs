@@ -11,6 +11,8 @@
 //! refused wherever the base was guessed, `debug` alone takes hexadecimal too.
 
 use crate::errno::Errno;
+use crate::identity::Token;
+use crate::identity::Version;
 use crate::limits::Mark;
 use crate::limits::Resource;
 
@@ -56,11 +58,11 @@ pub enum Command<'a> {
     Cull(&'a [u8]),
     /// `inuse NAME`: is that object in use?
     InUse(&'a [u8]),
-    /// `copen MSGID,SIZE` or `copen MSGID,-ERRNO`: the answer to an OPEN.
+    /// `copen MSGID,SIZE`, `copen MSGID,SIZE,TOKEN` or `copen MSGID,-ERRNO`: the answer to an OPEN.
     Copen {
         /// The request that is answered, if there is such a one.
         msg_id: u32,
-        /// What is after the comma.
+        /// What is after the first comma.
         answer: CopenAnswer,
     },
     /// `restore`: send again what a daemon that died has left unanswered.
@@ -74,6 +76,8 @@ pub enum Command<'a> {
     Batch(u32),
     /// `fill direct` or `fill buffered`: how the daemon's data is stored.
     Fill(Fill),
+    /// `identity on`: a `copen` may tell a token.
+    Identity,
 }
 
 /// How what a daemon writes gets to the disk.
@@ -101,9 +105,8 @@ pub enum Mode {
 /// that was given: hence a malformed answer is a value here and no error of the parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopenAnswer {
-    /// The object's size in bytes, at most `i64::MAX`. Whether the backing file system can hold a file
-    /// of that size is not known here.
-    Size(u64),
+    /// The object's size and version.
+    Version(Version),
     /// The daemon failed, with an error number in `-4095..=-1`.
     Error(Errno),
     /// Neither: the request ends, the writer gets `EINVAL`.
@@ -160,6 +163,10 @@ pub fn parse(text: &[u8]) -> Result<Command<'_>, Errno> {
         b"frun" => limit(Resource::Files, Mark::Run, argument),
         b"fcull" => limit(Resource::Files, Mark::Cull, argument),
         b"fstop" => limit(Resource::Files, Mark::Stop, argument),
+        b"identity" => match argument {
+            b"on" => Ok(Command::Identity),
+            _ => Err(Errno::EINVAL),
+        },
         b"inuse" => Ok(Command::InUse(entry(argument)?)),
         b"restore" => match argument {
             b"" => Ok(Command::Restore),
@@ -271,17 +278,23 @@ fn batch(argument: &[u8]) -> Result<Command<'_>, Errno> {
         .ok_or(Errno::EINVAL)
 }
 
-/// A size or a negative error number; `None` for anything else.
+/// A size, a size and a token, or a negative error number; `None` for anything else.
 fn copen_answer(text: &[u8]) -> Option<CopenAnswer> {
     match text.strip_prefix(b"-") {
         Some(digits) => {
             let error = i32::try_from(decimal(digits)?).ok()?;
             Errno::from_raw(error.checked_neg()?).map(CopenAnswer::Error)
         }
-        // Sizes become a `loff_t`, which is signed.
-        None => decimal(text)
-            .filter(|&size| i64::try_from(size).is_ok())
-            .map(CopenAnswer::Size),
+        None => {
+            let mut parts = text.splitn(2, |&byte| byte == b',');
+            // Sizes become a `loff_t`, which is signed.
+            let size = decimal(parts.next()?).filter(|&size| i64::try_from(size).is_ok())?;
+            let token = match parts.next() {
+                Some(text) => Token::of_text(text)?,
+                None => Token::UNTOLD,
+            };
+            Some(CopenAnswer::Version(Version { size, token }))
+        }
     }
 }
 

@@ -304,6 +304,10 @@ impl Daemon {
                 setup.fill = fill;
                 Ok(())
             }),
+            Command::Identity => this.set_up(|setup| {
+                setup.identity = true;
+                Ok(())
+            }),
             Command::Cull(name) => this.in_service()?.cull(name),
             Command::InUse(name) => this.in_service()?.check_in_use(name),
             Command::SecurityContext(context) => {
@@ -315,9 +319,11 @@ impl Daemon {
     fn copen(&self, msg_id: u32, answer: CopenAnswer) -> Result {
         let cache = self.bound()?;
         match answer {
-            CopenAnswer::Size(size) => cache.copen(msg_id, Ok(size)),
+            CopenAnswer::Version(version) if cache.can_be_told(&version) => {
+                cache.copen(msg_id, Ok(version))
+            }
             CopenAnswer::Error(errno) => cache.copen(msg_id, Err(errno)),
-            CopenAnswer::Malformed => {
+            CopenAnswer::Version(_) | CopenAnswer::Malformed => {
                 cache.copen(msg_id, Err(Errno::EINVAL))?;
                 Err(EINVAL)
             }

@@ -23,6 +23,7 @@ use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
+use crate::identity::Token;
 use crate::key;
 use crate::key::FileName;
 use crate::ondemand::message::Message;
@@ -64,6 +65,8 @@ pub(crate) struct Stored {
     pub(crate) contents: Arc<Contents>,
     /// It has no name yet: it is committed once data was stored, or when the object is withdrawn.
     pub(crate) unnamed: bool,
+    /// Which version of the object it holds; not told before the object was opened.
+    pub(crate) token: Token,
 }
 
 /// An object's part that is worked on with the disk.

@@ -12,6 +12,8 @@ use crate::cache::PAGE;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
+use crate::identity::Token;
+use crate::identity::Version;
 use crate::kcompat::delayed_work::impl_has_delayed_work;
 use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::delayed_work::DelayedWorkItem;
@@ -118,16 +120,17 @@ impl Object {
         DelayedWork::<_, COMMIT>::enqueue(self, seconds_in_jiffies(seconds));
     }
 
-    /// Checks the file against the size that a daemon has told, the first time by its attribute,
+    /// Checks the file against the version that a daemon has told, the first time by its attributes,
     /// and replaces a stale one; then gives it that size. A file that the lookup could not find or make
     /// is found or made first.
     ///
     /// # Errors
     ///
     /// `EINVAL` for a size that the file system cannot hold or that is not the one of an earlier
-    /// opening; `EIO` if the object is withdrawn; those of [`Object::find`]; what the file system says.
-    pub(crate) fn validate(self: &Arc<Self>, size: u64) -> Result {
-        self.take_size(size)?;
+    /// opening; `ESTALE` for another token than at an earlier one; `EIO` if the object is withdrawn; those of
+    /// [`Object::find`]; what the file system says.
+    pub(crate) fn validate(self: &Arc<Self>, version: &Version) -> Result {
+        self.take(version)?;
         if self.has_data.load(Ordering::Relaxed) {
             self.queue_commit();
         }
@@ -145,10 +148,16 @@ impl Object {
             .ok_or(EINVAL)
     }
 
-    fn take_size(&self, size: u64) -> Result {
+    fn take(&self, version: &Version) -> Result {
         let mut store = self.store.lock();
-        if let Some(known) = store.size {
-            return if known == size { Ok(()) } else { Err(EINVAL) };
+        let Version { size, token } = *version;
+        match (store.size, &mut store.stored) {
+            (None, _) => {}
+            (Some(known), _) if known != size => return Err(EINVAL),
+            (Some(_), Some(stored)) => {
+                return self.cache.cred().run(|| namei::is_same_version(stored, &token, self));
+            }
+            (Some(_), None) => return Err(EIO),
         }
         let padded = self.padded(size)?;
         let told = i64::try_from(size).map_err(|_| EINVAL)?;
@@ -163,9 +172,10 @@ impl Object {
                 return Err(EIO);
             };
             bound.cookie.set_object_size(told);
-            if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie)? {
+            if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie, &token, self)? {
                 *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
             }
+            stored.token = token;
             if stored.unnamed {
                 bound.cookie.set_flag(Flag::NeedsUpdate, true);
             } else {
@@ -203,7 +213,8 @@ impl Object {
                 cookie.resume_after_invalidation();
                 return Ok(());
             };
-            let new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+            let mut new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+            new.token = stored.as_ref().map_or(Token::UNTOLD, |stored| stored.token);
             if let Some(padded) = size.and_then(namei::padded) {
                 namei::set_padded_size(&new.file, padded)?;
             }

@@ -5,6 +5,7 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use crate::bindings;
+use crate::identity::FileId;
 use crate::kcompat::fs::File;
 use crate::vfs::cred::Credentials;
 use crate::vfs::in_use::Mark;
@@ -129,6 +130,42 @@ impl StoreFile {
             bindings::vfs_fileattr_get(self.path.dentry().as_ptr(), &mut attributes)
         })?;
         Ok(attributes.flags & bindings::FS_EXTENT_FL != 0)
+    }
+
+    /// Which file it is, of all that the file system has ever had.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub(crate) fn id(&self) -> Result<FileId> {
+        let mut stat = bindings::kstat::default();
+        // SAFETY: The path is live, and `stat` is valid for writes.
+        to_result(unsafe {
+            bindings::vfs_getattr(&self.path.as_raw(), &mut stat, bindings::STATX_BTIME, 0)
+        })?;
+        let made = if stat.result_mask & bindings::STATX_BTIME != 0 {
+            stat.btime
+        } else {
+            bindings::timespec64::default()
+        };
+        // SAFETY: An open file has an inode, whose generation does not change.
+        let generation = unsafe { (*bindings::file_inode(self.file.as_ptr())).i_generation };
+        Ok(FileId {
+            inode: stat.ino,
+            generation,
+            made_seconds: made.tv_sec,
+            made_nanoseconds: u32::try_from(made.tv_nsec).unwrap_or(0),
+        })
+    }
+
+    /// Waits until the file is on the disk, its attributes too.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub(crate) fn sync(&self) -> Result {
+        // SAFETY: The file is live.
+        to_result(unsafe { bindings::vfs_fsync(self.file.as_ptr(), 0) })
     }
 
     /// Notes that the file was used now, which is what culling goes by.

@@ -21,6 +21,9 @@ pub mod errno;
 #[path = "../../../ext4.rs"]
 pub mod ext4;
 
+#[path = "../../../identity.rs"]
+pub mod identity;
+
 #[path = "../../../key.rs"]
 pub mod key;
 

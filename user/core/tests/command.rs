@@ -9,12 +9,20 @@ use ondemand_core::daemon::command::Fill;
 use ondemand_core::daemon::command::Mode;
 use ondemand_core::daemon::command::MAX_COMMAND;
 use ondemand_core::errno::Errno;
+use ondemand_core::identity::Token;
+use ondemand_core::identity::Version;
 use ondemand_core::limits::Mark;
 use ondemand_core::limits::Resource;
 use proptest::prelude::*;
 
 fn parse(text: &str) -> Result<Command<'_>, Errno> {
     command::parse(text.as_bytes())
+}
+
+/// A size, and no token.
+fn size(size: u64) -> CopenAnswer {
+    let token = Token::UNTOLD;
+    CopenAnswer::Version(Version { size, token })
 }
 
 fn copen(msg_id: u32, answer: CopenAnswer) -> Result<Command<'static>, Errno> {
@@ -103,6 +111,11 @@ fn refused() {
         ("fill buffered ", E::EINVAL),
         ("fill direct buffered", E::EINVAL),
         ("fills direct", E::EOPNOTSUPP),
+        ("identity", E::EINVAL),
+        ("identity ", E::EINVAL),
+        ("identity On", E::EINVAL),
+        ("identity off", E::EINVAL),
+        ("identity on ", E::EINVAL),
         ("batch", E::EINVAL),
         ("batch 0", E::EINVAL),
         ("batch 257", E::EINVAL),
@@ -254,7 +267,7 @@ fn d28_copen_ids() {
     ] {
         let text = format!("copen {id},4096");
         match expected {
-            Some(id) => assert_eq!(parse(&text), copen(id, CopenAnswer::Size(4096))),
+            Some(id) => assert_eq!(parse(&text), copen(id, size(4096))),
             None => assert_eq!(parse(&text), Err(Errno::EINVAL), "{id:?}"),
         }
     }
@@ -271,17 +284,49 @@ fn d28_copen_ids() {
     }
 }
 
+/// What follows a size is a token: bytes in hexadecimal, in either case. Whatever else is there says so, and
+/// still names the request.
+#[test]
+fn copen_tokens() {
+    let longest = "0f".repeat(64);
+    for (text, bytes) in [
+        ("00", &[0][..]),
+        ("0a0B", &[10, 11]),
+        ("FFfe", &[255, 254]),
+        (&longest, &[15; 64]),
+    ] {
+        let token = Token::of_bytes(bytes).unwrap();
+        let size = 4096;
+        let answer = CopenAnswer::Version(Version { size, token });
+        assert_eq!(parse(&format!("copen 1,4096,{text}")), copen(1, answer));
+    }
+    let too_long = "00".repeat(65);
+    for text in [
+        "", "0", "000", "0x00", "g0", "0 ", " 00", "-0", "+0", "00,", "00,00", &too_long,
+    ] {
+        let malformed = copen(1, CopenAnswer::Malformed);
+        assert_eq!(
+            parse(&format!("copen 1,4096,{text}")),
+            malformed,
+            "{text:?}"
+        );
+    }
+    for text in ["copen 1,-2,00", "copen 1,,00", "copen 1,a,00"] {
+        assert_eq!(parse(text), copen(1, CopenAnswer::Malformed), "{text:?}");
+    }
+}
+
 /// D27: whatever is no size and no error number says so, and still names the request.
 #[test]
 fn d27_copen_answers() {
     use CopenAnswer::Malformed;
     let error = |raw| CopenAnswer::Error(Errno::from_raw(raw).unwrap());
     for (text, expected) in [
-        ("0", CopenAnswer::Size(0)),
-        ("1", CopenAnswer::Size(1)),
-        ("4198400", CopenAnswer::Size(4_198_400)),
-        ("9223372036854771712", CopenAnswer::Size((1 << 63) - 4096)),
-        ("9223372036854775807", CopenAnswer::Size((1 << 63) - 1)),
+        ("0", size(0)),
+        ("1", size(1)),
+        ("4198400", size(4_198_400)),
+        ("9223372036854771712", size((1 << 63) - 4096)),
+        ("9223372036854775807", size((1 << 63) - 1)),
         ("9223372036854775808", Malformed),
         ("18446744073709551615", Malformed),
         ("18446744073709551616", Malformed),
@@ -334,6 +379,7 @@ fn to_text(command: &Command<'_>) -> Vec<u8> {
         Command::SecurityContext(context) => with("secctx", context),
         Command::Cull(name) => with("cull", name),
         Command::InUse(name) => with("inuse", name),
+        Command::Identity => b"identity on".to_vec(),
         Command::Bind(Mode::Plain) => b"bind".to_vec(),
         Command::Bind(Mode::OnDemand) => b"bind ondemand".to_vec(),
         Command::Restore => b"restore".to_vec(),
@@ -360,7 +406,17 @@ fn to_text(command: &Command<'_>) -> Vec<u8> {
             format!("{letter}{mark} {percent}%").into_bytes()
         }
         Command::Copen { msg_id, answer } => match answer {
-            CopenAnswer::Size(size) => format!("copen {msg_id},{size}").into_bytes(),
+            CopenAnswer::Version(Version { size, token }) if token.is_told() => {
+                let digits: String = token
+                    .as_bytes()
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                format!("copen {msg_id},{size},{digits}").into_bytes()
+            }
+            CopenAnswer::Version(Version { size, .. }) => {
+                format!("copen {msg_id},{size}").into_bytes()
+            }
             CopenAnswer::Error(error) => format!("copen {msg_id},{}", error.to_raw()).into_bytes(),
             CopenAnswer::Malformed => format!("copen {msg_id},").into_bytes(),
         },
@@ -401,8 +457,8 @@ proptest! {
     }
 
     #[test]
-    fn copen_round_trip(msg_id: u32, size in 0..=i64::MAX.unsigned_abs(), raw in -4095..=-1) {
-        for answer in [CopenAnswer::Size(size), CopenAnswer::Error(Errno::from_raw(raw).unwrap())] {
+    fn copen_round_trip(msg_id: u32, bytes in 0..=i64::MAX.unsigned_abs(), raw in -4095..=-1) {
+        for answer in [size(bytes), CopenAnswer::Error(Errno::from_raw(raw).unwrap())] {
             let command = Command::Copen { msg_id, answer };
             let text = to_text(&command);
             prop_assert_eq!(command::parse(&text), Ok(command));

@@ -11,6 +11,8 @@ use ondemand_core::daemon::command::Command;
 use ondemand_core::daemon::command::CopenAnswer;
 use ondemand_core::daemon::command::Mode;
 use ondemand_core::errno::Errno;
+use ondemand_core::identity::Token;
+use ondemand_core::identity::Version;
 use ondemand_core::limits::Mark;
 use ondemand_core::limits::Resource;
 use proptest::prelude::*;
@@ -112,7 +114,17 @@ proptest! {
     fn sizes(msg_id: u32, size in 0..=i64::MAX.unsigned_abs()) {
         let answer = proto::OpenAnswer::Size(size);
         let line = proto::Command::Copen { msg_id, answer }.encode().unwrap();
-        let answer = CopenAnswer::Size(size);
+        let token = Token::UNTOLD;
+        let answer = CopenAnswer::Version(Version { size, token });
         prop_assert_eq!(command::parse(&line), Ok(Command::Copen { msg_id, answer }));
+    }
+
+    #[test]
+    fn tokens(size in 0..=i64::MAX.unsigned_abs(), bytes in prop::collection::vec(any::<u8>(), 1..=64)) {
+        let answer = proto::OpenAnswer::Version { size, token: proto::Token::new(&bytes).unwrap() };
+        let line = proto::Command::Copen { msg_id: 7, answer }.encode().unwrap();
+        let token = Token::of_bytes(&bytes).unwrap();
+        let answer = CopenAnswer::Version(Version { size, token });
+        prop_assert_eq!(command::parse(&line), Ok(Command::Copen { msg_id: 7, answer }));
     }
 }

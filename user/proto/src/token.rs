@@ -25,7 +25,10 @@ pub struct NoToken;
 
 impl fmt::Display for NoToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a token is 1 to {MAX_TOKEN} bytes, two hexadecimal digits each")
+        write!(
+            f,
+            "a token is 1 to {MAX_TOKEN} bytes, two hexadecimal digits each"
+        )
     }
 }
 

@@ -10,6 +10,8 @@ use ondemand_core::daemon::command::CopenAnswer;
 use ondemand_core::daemon::command::Fill;
 use ondemand_core::daemon::command::Mode;
 use ondemand_core::errno::Errno;
+use ondemand_core::identity::Token;
+use ondemand_core::identity::Version;
 use ondemand_core::limits::Mark;
 use ondemand_core::limits::Resource;
 use std::ffi::OsString;
@@ -56,6 +58,12 @@ fn plain(text: &str) -> Option<u64> {
     digits(text, 10).filter(|value| value.to_string() == text)
 }
 
+/// A token, read by the daemon's library.
+fn token_of(text: &str) -> Option<Token> {
+    let token: proto::Token = text.parse().ok()?;
+    Token::of_bytes(token.as_bytes())
+}
+
 /// An argument of numbers.
 fn numeric(word: &str, argument: &str) -> Option<Command<'static>> {
     if let Some((_, _, resource, mark)) = LIMITS.iter().find(|limit| limit.0 == word) {
@@ -100,9 +108,16 @@ fn numeric(word: &str, argument: &str) -> Option<Command<'static>> {
                 .map(CopenAnswer::Error),
             _ => None,
         },
-        None => plain(answer)
-            .filter(|size| *size < 1 << 63)
-            .map(CopenAnswer::Size),
+        None => {
+            let (size, token) = match answer.split_once(',') {
+                Some((size, token)) => (size, token_of(token)),
+                None => (answer, Some(Token::UNTOLD)),
+            };
+            plain(size)
+                .filter(|size| *size < 1 << 63)
+                .zip(token)
+                .map(|(size, token)| CopenAnswer::Version(Version { size, token }))
+        }
     };
     Some(Command::Copen {
         msg_id,
@@ -143,6 +158,7 @@ fn read(text: &[u8]) -> Result<Command<'_>, Errno> {
         "bind" => (argument == b"ondemand").then_some(Command::Bind(Mode::OnDemand)),
         "fill" if argument == b"direct" => Some(Command::Fill(Fill::Direct)),
         "fill" => (argument == b"buffered").then_some(Command::Fill(Fill::Buffered)),
+        "identity" => (argument == b"on").then_some(Command::Identity),
         "restore" => given.is_none().then_some(Command::Restore),
         "dir" => given.map(Command::Dir),
         "tag" => given.map(Command::Tag),
@@ -191,9 +207,15 @@ fn for_daemon(command: Command<'_>) -> Option<proto::Command> {
         Command::Batch(count) => proto::Command::Batch(count),
         Command::Fill(Fill::Direct) => proto::Command::Fill(proto::Fill::Direct),
         Command::Fill(Fill::Buffered) => proto::Command::Fill(proto::Fill::Buffered),
+        Command::Identity => proto::Command::Identity,
         Command::Copen { msg_id, answer } => {
             let answer = match answer {
-                CopenAnswer::Size(size) => proto::OpenAnswer::Size(size),
+                CopenAnswer::Version(Version { size, token }) => {
+                    match proto::Token::new(token.as_bytes()) {
+                        Ok(token) => proto::OpenAnswer::Version { size, token },
+                        Err(proto::NoToken) => proto::OpenAnswer::Size(size),
+                    }
+                }
                 CopenAnswer::Error(error) => {
                     proto::OpenAnswer::Error(rustix::io::Errno::from_raw_os_error(-error.to_raw()))
                 }

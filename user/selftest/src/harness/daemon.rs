@@ -17,18 +17,15 @@ use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use cachefiles_proto::Message;
 use cachefiles_proto::Open;
-use cachefiles_proto::OpenAnswer;
 use cachefiles_proto::Read;
 use cachefiles_proto::Readiness;
+use cachefiles_proto::Token;
 use ondemand_deadline::Deadline;
 use rustix::fd::AsFd;
 use rustix::io::Errno;
 use rustix::io::FdFlags;
 
 use super::image::Image;
-use super::task::Outcome;
-use super::task::Task;
-use super::wait::readable_within;
 use super::wait::SOON;
 
 /// What a daemon has seen.
@@ -58,6 +55,8 @@ pub struct Daemon {
     pub open: BTreeMap<u32, Opened>,
     /// What it can serve; an OPEN of anything else is answered with ENOENT.
     pub images: Vec<Arc<Image>>,
+    /// Which version they are, if it tells that.
+    pub token: Option<Token>,
     /// All messages in the order of their delivery.
     pub log: Vec<Event>,
     /// The device.
@@ -72,6 +71,7 @@ impl Daemon {
         Daemon {
             open: BTreeMap::new(),
             images: Vec::new(),
+            token: None,
             log: Vec::new(),
             device,
             buffer: Buffer::new(),
@@ -170,6 +170,12 @@ impl Daemon {
         }
     }
 
+    /// Whether a message was read from the device that [`Daemon::read`] has not given yet.
+    #[must_use]
+    pub fn has_read_ahead(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// Whether `poll` says, now, that a message can be read, or one was read already.
     ///
     /// # Errors
@@ -228,164 +234,6 @@ impl Daemon {
     /// What `write` says.
     pub fn restore(&self) -> Result<()> {
         Ok(self.device.send(&Command::Restore)?)
-    }
-
-    /// Takes over the file of an OPEN and answers it with the size of the image.
-    ///
-    /// # Errors
-    ///
-    /// `write` failed.
-    pub fn accept(&mut self, open: Open, image: &Arc<Image>) -> Result<u32> {
-        let (msg_id, object_id) = (open.msg_id, open.object_id);
-        self.keep(open, image);
-        self.copen(msg_id, image.size)
-            .with_context(|| format!("copen {msg_id},{}", image.size))?;
-        Ok(object_id)
-    }
-
-    /// Takes over the file of an OPEN without an answer.
-    pub fn keep(&mut self, open: Open, image: &Arc<Image>) {
-        let opened = Opened {
-            file: open.file,
-            image: Arc::clone(image),
-        };
-        self.open.insert(open.object_id, opened);
-    }
-
-    /// An open object.
-    ///
-    /// # Errors
-    ///
-    /// There is none of that id.
-    pub fn object(&self, object_id: u32) -> Result<&Opened> {
-        self.open
-            .get(&object_id)
-            .with_context(|| format!("object {object_id} is not open here"))
-    }
-
-    /// Writes the range of a READ into the cache, and does not complete it.
-    ///
-    /// # Errors
-    ///
-    /// The object is not open; `pwrite` failed.
-    pub fn fill(&self, read: &Read) -> Result<()> {
-        let object = self.object(read.object_id)?;
-        let data = object.image.range(read.off, read.len);
-        Ok(object.file.write_all_at(data, read.off)?)
-    }
-
-    /// Answers a READ as it should be.
-    ///
-    /// # Errors
-    ///
-    /// As [`Daemon::fill`]; the ioctl failed for another reason than that the reader is gone.
-    pub fn answer_read(&self, read: &Read) -> Result<()> {
-        self.fill(read)?;
-        match self.object(read.object_id)?.file.read_complete(read.msg_id) {
-            Err(error) if error.errno() == Some(Errno::INVAL) => Ok(()),
-            other => Ok(other?),
-        }
-    }
-
-    /// Answers a message as a daemon should.
-    ///
-    /// # Errors
-    ///
-    /// The kernel refused the answer.
-    pub fn answer(&mut self, message: Message) -> Result<()> {
-        match message {
-            Message::Open(open) => {
-                let image = self
-                    .images
-                    .iter()
-                    .find(|image| image.name.as_bytes() == open.cookie_key)
-                    .map(Arc::clone);
-                match image {
-                    Some(image) => self.accept(open, &image).map(drop),
-                    None => {
-                        let msg_id = open.msg_id;
-                        drop(open);
-                        let answer = OpenAnswer::Error(Errno::NOENT);
-                        self.device.send(&Command::Copen { msg_id, answer })?;
-                        Ok(())
-                    }
-                }
-            }
-            Message::Read(read) => self.answer_read(&read),
-            Message::Close(close) => {
-                self.open.remove(&close.object_id);
-                Ok(())
-            }
-        }
-    }
-
-    /// Answers a message as a daemon does that outlives a refusal: the file of an OPEN whose size the
-    /// kernel does not take is closed. Tells why it was refused.
-    ///
-    /// # Errors
-    ///
-    /// As [`Daemon::answer`], for all but a size.
-    pub fn answer_or_close(&mut self, message: Message) -> Result<Option<Errno>> {
-        let served = |open: &Open| {
-            let mut images = self.images.iter();
-            let image = images.find(|image| image.name.as_bytes() == open.cookie_key);
-            image.map(Arc::clone)
-        };
-        let (open, image) = match message {
-            Message::Open(open) => match served(&open) {
-                Some(image) => (open, image),
-                None => return self.answer(Message::Open(open)).map(|()| None),
-            },
-            other => return self.answer(other).map(|()| None),
-        };
-        let (msg_id, object_id) = (open.msg_id, open.object_id);
-        self.keep(open, &image);
-        let refused = self.copen(msg_id, image.size).err();
-        if refused.is_some() {
-            self.open.remove(&object_id);
-        }
-        Ok(refused)
-    }
-
-    /// Serves until the task has ended.
-    ///
-    /// # Errors
-    ///
-    /// The task did not end in time; an answer was refused.
-    pub fn serve(&mut self, task: &mut Task) -> Result<Outcome> {
-        self.serve_with(task, Daemon::answer)
-    }
-
-    /// Gives each message to `answer` until the task has ended.
-    ///
-    /// # Errors
-    ///
-    /// The task did not end within [`SOON`] of the last message; whatever `answer` fails with.
-    pub fn serve_with(
-        &mut self,
-        task: &mut Task,
-        mut answer: impl FnMut(&mut Daemon, Message) -> Result<()>,
-    ) -> Result<Outcome> {
-        let mut end = Deadline::after(SOON);
-        loop {
-            let rest = end.remaining();
-            let left = !self.buffer.is_empty();
-            let wait = if left { Duration::ZERO } else { rest };
-            let [ended, message] = readable_within([task.pidfd(), &self.device], wait)?;
-            if message || left {
-                // None: see next_within.
-                if let Some(message) = self.read()? {
-                    answer(self, message)?;
-                    end = Deadline::after(SOON);
-                } else {
-                    ensure!(!rest.is_zero(), "poll reports a message, read finds none");
-                }
-            } else if ended {
-                return task.wait(Duration::ZERO);
-            } else if rest.is_zero() {
-                bail!("no message and no end within {end}: {}", task.stuck());
-            }
-        }
     }
 
     /// The READs of the log.

@@ -15,6 +15,7 @@ pub mod mock;
 pub mod procfs;
 pub mod raw;
 pub mod runner;
+mod serving;
 pub mod stops;
 pub mod store;
 pub mod supervisor;

@@ -23,6 +23,7 @@ mod domains;
 mod failover;
 mod fetching;
 mod healing;
+mod identity;
 mod load;
 mod lookups;
 mod mapping;
@@ -72,6 +73,7 @@ pub fn all() -> Vec<Test> {
         races_reading::TESTS,
         races_ending::TESTS,
         store::TESTS,
+        identity::TESTS,
         contents::TESTS,
         told_size::TESTS,
         healing::TESTS,
