@@ -2,13 +2,16 @@
 
 //! The files of debugfs that one kind of fault is set up with.
 //!
-//! They are kept open: to open one allocates, and such an allocation may be the one that fails.
+//! They are kept open for writing: to open one allocates, and such an allocation may be the one that fails. They have
+//! no positions: what one holds can be read once an opening.
 //!
 //! Kernel: `lib/fault-inject.c`, `Documentation/fault-injection/fault-injection.rst`.
 
+use std::fs;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::Write as _;
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -17,32 +20,30 @@ use anyhow::Result;
 #[derive(Debug)]
 struct Setting {
     file: File,
-    name: String,
+    path: PathBuf,
 }
 
 impl Setting {
     fn open(dir: &Path, name: &str) -> Result<Self> {
         let path = dir.join(name);
-        let file = File::options().read(true).write(true).open(&path);
+        let file = File::options().write(true).open(&path);
         let file = file.with_context(|| {
             format!("no {}: the kernel is not the debug kernel", path.display())
         })?;
-        let name = path.display().to_string();
-        Ok(Setting { file, name })
+        Ok(Setting { file, path })
     }
 
     fn set(&self, value: u64) -> Result<()> {
         let text = value.to_string();
-        let written = self.file.write_all_at(text.as_bytes(), 0);
-        written.with_context(|| format!("{value} to {}", self.name))
+        let written = (&self.file).write_all(text.as_bytes());
+        written.with_context(|| format!("{value} to {}", self.path.display()))
     }
 
+    /// Allocates.
     fn get(&self) -> Result<u64> {
-        let mut text = [0; 32];
-        let len = self.file.read_at(&mut text, 0).context("read")?;
-        let text = String::from_utf8_lossy(&text[..len]);
+        let text = fs::read_to_string(&self.path)?;
         let number = text.trim().parse();
-        number.with_context(|| format!("{} holds {text:?}", self.name))
+        number.with_context(|| format!("{} holds {text:?}", self.path.display()))
     }
 }
 
@@ -103,7 +104,7 @@ impl Attribute {
         self.probability.set(if on { 100 } else { 0 })
     }
 
-    /// Whether something has failed since it was set up.
+    /// Whether something has failed since it was set up. Nothing is to fail meanwhile.
     ///
     /// # Errors
     ///

@@ -201,18 +201,18 @@ impl Injector {
         self.attribute.only_told_tasks(true)?;
         self.attribute.set_up(goal)?;
         fail_this_task(true)?;
-        self.attribute.enable(true)?;
-        let mut failed = Ok(false);
+        let mut failed = false;
         for _ in 0..=MOST {
+            self.attribute.enable(true)?;
             self.count_on();
-            failed = self.attribute.has_failed();
-            if !matches!(failed, Ok(false)) {
+            self.attribute.enable(false)?;
+            failed = self.attribute.has_failed()?;
+            if failed {
                 break;
             }
         }
-        self.attribute.enable(false)?;
         fail_this_task(false)?;
-        if !failed? {
+        if !failed {
             bail!("{} counts nothing of this process", self.kind);
         }
         Ok(goal)
