@@ -119,6 +119,10 @@ pub(crate) const EXPIRY: u64 = 0;
 /// The work item of the look at the space.
 const LOOK: u64 = 1;
 
+/// Commands of up to so many bytes need no memory. An answer is one, with the longest token: if it failed for want of memory,
+/// those whom it is for would wait on.
+const SHORT_COMMAND: usize = 192;
+
 /// `debug` bit: every command is logged.
 const DEBUG_COMMANDS: u32 = 1;
 
@@ -371,14 +375,20 @@ impl MiscDevice for CachefilesDevice {
         file.daemon.engine.deliver(Buffer { start: buffer, len })
     }
 
-    fn write(file: &DeviceFile, buffer: UserSliceReader) -> Result<usize> {
+    fn write(file: &DeviceFile, mut buffer: UserSliceReader) -> Result<usize> {
         let len = buffer.len();
         if len > command::MAX_COMMAND {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let mut text = KVec::new();
-        buffer.read_all(&mut text, GFP_KERNEL)?;
-        Daemon::execute(&file.daemon, command::parse(&text)?)?;
+        let mut short = [0; SHORT_COMMAND];
+        if let Some(text) = short.get_mut(..len) {
+            buffer.read_slice(text)?;
+            Daemon::execute(&file.daemon, command::parse(text)?)?;
+        } else {
+            let mut text = KVec::new();
+            buffer.read_all(&mut text, GFP_KERNEL)?;
+            Daemon::execute(&file.daemon, command::parse(&text)?)?;
+        }
         Ok(len)
     }
 
