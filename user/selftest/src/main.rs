@@ -89,7 +89,7 @@ fn run(options: Options) -> Result<ExitCode> {
     if let Some(name) = options.one {
         let test = all.iter().find(|test| test.name == name);
         let test = test.with_context(|| format!("no test {name}"))?;
-        return Ok(runner::run_one(test, settings));
+        return Ok(runner::run_one(test, settings, options.expect_c));
     }
     let selected = select(&all, &options.tests)?;
     if options.list {

@@ -2,6 +2,8 @@
 
 //! Which tests the C module of the base kernel does not pass, and why.
 
+use rustix::io::Errno;
+
 /// A test that the C module does not pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
@@ -105,6 +107,13 @@ const KNOWN: &[Known] = &[
     fails("limits_space_given_back", "D48"),
     fails("disk_full", "D48"),
     fails("d54_not_at_all", "D54"),
+    fails("d56_fill_cut_in_a_page", "D56"),
+    fails("d56_cut_fills_beside_one_another", "D56"),
+    fails("d62_unwritten_is_no_data", "D62"),
+    fails("d62_taken_from_the_file", "D62"),
+    fails("d62_many_extents", "D62"),
+    fails("d62_small_blocks", "D62"),
+    fails("d62_store_read_all_the_time", "D62"),
     fails("d59_commit_tried_again", "D59"),
     fails("d61_directories_that_ignore_case", "D61"),
     fails("d61_disk_that_ignores_case", "D61"),
@@ -141,6 +150,21 @@ const KNOWN: &[Known] = &[
 #[must_use]
 pub fn find(test: &str) -> Option<Known> {
     KNOWN.iter().copied().find(|known| known.test == test)
+}
+
+/// Commands that the C module does not have.
+const EXTENSIONS: &[&str] = &["timeout", "fetch", "batch", "fill", "identity"];
+
+/// Whether a test has ended since the kernel does not know one of them.
+#[must_use]
+pub fn lacks_command(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(cachefiles_proto::Error::Command { command, errno }) => {
+            let word = command.split(' ').next();
+            *errno == Errno::OPNOTSUPP && word.is_some_and(|word| EXTENSIONS.contains(&word))
+        }
+        _ => false,
+    })
 }
 
 /// The names in the list that no test has.
