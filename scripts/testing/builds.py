@@ -12,7 +12,7 @@ from .outcome import one
 WARNING = re.compile(r"(^|[^-])\bwarning: ")
 # Seconds that a build may take, with nothing in the cache.
 LONGEST = 2400
-GUEST_PROGRAMS = ("ondemand-selftest", "ondemand-store", "ondemand-faults", "ondemandd", "storm")
+GUEST_PROGRAMS = ("ondemand-selftest", "ondemand-store", "ondemand-faults", "ondemand-matrix", "ondemandd", "storm")
 
 
 def quiet_command(c, name, argv, nice=0):

@@ -68,16 +68,16 @@ def unit_tests(c, _index, tag):
     return outcome
 
 
-def machine(c, name, command, seconds, kind="base", backend="rust", append=(), leak_check=False):
+def machine(c, name, command, seconds, kind="base", backend="rust", append=(), leak_check=False, options=()):
     """A command in a guest of its own.  `leak_check`: then the module is unloaded, and what it has left behind
-    is looked for."""
+    is looked for.  `options`: others of vm/run."""
     words = [c.script("vm/run"), "--kernel", c.kernel(kind), "--backend", backend]
     words += ["--module", c.modules[kind], "--timeout", seconds, "--results", c.results / name]
     words += ["--log", c.logs / f"vm-{name}.log"]
     for option in append:
         words += ["--append", option]
     words += ["--leak-check"] if leak_check else []
-    return [*words, "--", *command]
+    return [*words, *options, "--", *command]
 
 
 def daemon_script(name, backend="rust"):

@@ -119,6 +119,22 @@ def _faults(c, index):
     return machine(c, f"faults-{index + 1}", command, FAULT_LONGEST, "debug", leak_check=True)
 
 
+def _versions(sequences):
+    def argv(c, index):
+        seed = c.seed * 1000 + index * sequences
+        command = [c.bin / "storm", "versions", "--daemon", c.bin / "ondemandd", "--disk", "/run/ondemand/disk",
+                   "--run-dir", "/run/ondemand/daemon", "--results", "/run/ondemand/versions",
+                   "--sequences", sequences, "--seed", seed]  # fmt: skip
+        return machine(c, f"versions-{sequences}-{index + 1}", command, 300 + 120 * sequences)
+
+    return script(argv)
+
+
+def _stores(c, index):
+    bus = ("--disk-bus", BUSES[index])
+    return machine(c, f"stores-{index + 1}", [c.bin / "ondemand-matrix"], 2400, "stores", options=bus)
+
+
 def _fuzz(seconds):
     return lambda c, index: [c.script("fuzz"), "--built", "--ktap", "--seconds", seconds, "--seed", str(c.seed),
                              FUZZ_TARGETS[index]]  # fmt: skip
@@ -143,6 +159,7 @@ DEBUG_SLICES = 10
 STORM_SLICES, STORM_KILLS = 10, 50
 MODEL_SLICES = 16
 MODES = {"buffered": "fill buffered", "fetch": "fetch 4096", "batch": "batch 16"}
+BUSES = ("virtio", "scsi", "nvme")
 # The disks of selftests-stores, as vm/run is told.
 DISKS = tuple(("--disk-bus", bus, "--sector", sector) for bus in ("nvme", "scsi") for sector in ("512", "4096"))
 STORM_MODES = {"direct": "--fill=direct", "fetch": "--fetch=1048576", "batch": "--batch=16"}
@@ -175,6 +192,7 @@ GUEST_PARTS = (
     guest("faults", "allocations and disk requests that fail, debug kernel, then rmmod", SLICED,
           script(_faults), 150, FAULT_SLICES, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
+    guest("versions", "versions of images, replaced in random order", SLICED, _versions(2), 80),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),
     guest("packages", "make install, make deb, and what follows", SLICED, script(_packages), 70, 2),
     guest("exchange", "a store under both modules", SLICED, script(_exchange), 40, EXCHANGE_SLICES),
@@ -182,6 +200,9 @@ GUEST_PARTS = (
 )  # fmt: skip
 
 SOAK_PARTS = (
+    guest("versions-long", "a hundred sequences of versions that are replaced", SOAK, _versions(25), 600, 4),
+    guest("stores", "each file system on virtio-blk, SCSI and NVMe, and its disk fails", SOAK,
+          script(_stores), 900, len(BUSES), STORE_BUILDS),
     guest("selftests-stores", "selftests on NVMe and SCSI disks, and what needs XFS, Btrfs, casefold", SOAK,
           Selftests(len(DISKS), "stores", disks=DISKS), 300, len(DISKS), STORE_BUILDS),
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,

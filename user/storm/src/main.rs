@@ -4,8 +4,8 @@
 //! fscache with their source, while the daemon behind the cache is killed again
 //! and again.
 //!
-//! `storm data` and `storm contents` prepare the source on the host, `storm run`
-//! and `storm kills` do the rest in a virtual machine, as root.  Every wait has a deadline; a
+//! `storm data` and `storm contents` prepare the source on the host, `storm run`,
+//! `storm kills` and `storm versions` do the rest in a virtual machine, as root.  Every wait has a deadline; a
 //! reader that stands still is a failure and is reported with its kernel stack.
 
 mod contents;
@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod slots;
 mod supervise;
+mod versions;
 mod watch;
 
 use std::path::PathBuf;
@@ -67,6 +68,9 @@ enum Command {
     /// Read images in rounds until so many workers were killed, and their keeper
     /// now and then; prints tables and draws a plot.
     Kills(kills::Options),
+    /// Publish, mount, read and replace versions of images in random order, while the daemon is restarted
+    /// and killed and the store is copied; each byte must be of the version that was mounted.
+    Versions(versions::Options),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Command::Run(options) => supervise::run(|| run::storm(&options)),
         Command::Kills(options) => supervise::run(|| kills::storm(&options)),
+        Command::Versions(options) => supervise::run(|| versions::run(&options)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("storm: {error:#}");

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Versions of images in random order: published, mounted, read, replaced, while the daemon is restarted and
+//! killed and the store is copied.
+//!
+//! Whatever happens, each byte that a reader gets is of one version, that of its mount: the one that was published
+//! when it was mounted. A read may fail with EIO, but only where the image was changed since the mount, or the
+//! daemon was stopped.
+
+mod blocks;
+mod steps;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use self::steps::State;
+use crate::watch::KernelLog;
+
+/// What `storm versions` is told.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The daemon's program.
+    #[arg(long)]
+    pub(crate) daemon: PathBuf,
+    /// A directory on a file system that can be a cache.
+    #[arg(long)]
+    pub(crate) disk: PathBuf,
+    /// Where the daemon keeps its pid files and counters.
+    #[arg(long)]
+    pub(crate) run_dir: PathBuf,
+    /// Where the daemon's log goes.
+    #[arg(long)]
+    pub(crate) results: PathBuf,
+    /// How many sequences; each begins with an empty store.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) sequences: u64,
+    /// Steps of a sequence.
+    #[arg(long, default_value_t = 80)]
+    pub(crate) steps: u64,
+    /// More arguments for `ondemandd serve`, as --serve=--fill=direct.
+    #[arg(long)]
+    pub(crate) serve: Vec<String>,
+    /// What all steps follow from.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
+/// Runs all sequences and prints KTAP; true if each byte was right.
+///
+/// # Errors
+/// When it cannot even begin.
+pub(crate) fn run(options: &Options) -> Result<bool> {
+    let seed = options.seed.unwrap_or_else(|| rand::rng().random());
+    println!("KTAP version 1\n1..{}\n# seed {seed}", options.sequences);
+    fs::create_dir_all(&options.results)?;
+    let images = options.disk.join("images");
+    fs::create_dir_all(&images)?;
+    let made = (0..steps::IMAGES)
+        .map(|image| blocks::make(&images, image, steps::VERSIONS))
+        .collect::<Result<Vec<_>>>()?;
+    let mut log = KernelLog::open()?;
+    let mut passed = true;
+    for sequence in 0..options.sequences {
+        let seed = seed.wrapping_add(sequence);
+        let (mut state, mut told) = (State::new(options, &made, sequence)?, Vec::new());
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let outcome = (0..options.steps)
+            .try_for_each(|_| state.step(&mut rng, &mut told))
+            .and_then(|()| state.end());
+        let reports = log.complaints();
+        println!("# events: sequences=1 points={}", state.blocks_read());
+        let number = sequence + 1;
+        if let (Ok(()), true) = (&outcome, reports.is_empty()) {
+            println!("# {} %", number * 100 / options.sequences);
+            println!("ok {number} - versions_sequence_{number}");
+            continue;
+        }
+        passed = false;
+        let failure = outcome.err().map(|error| format!("{error:#}"));
+        let again = format!(
+            "again: --seed {seed} --sequences 1 --steps {}",
+            options.steps
+        );
+        for text in failure
+            .into_iter()
+            .chain(reports)
+            .chain([again])
+            .chain(told)
+        {
+            text.lines().for_each(|line| println!("# {line}"));
+        }
+        println!("not ok {number} - versions_sequence_{number}");
+        // What it has left mounted is in the way of the next one.
+        break;
+    }
+    Ok(passed)
+}
+
+/// The name of an image.
+pub(crate) fn name_of(image: u8) -> String {
+    format!("image{image}")
+}
+
+/// Whether an error of a system call is EIO.
+pub(crate) fn is_eio(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    let errno = error.downcast_ref::<rustix::io::Errno>();
+    io.and_then(std::io::Error::raw_os_error) == Some(rustix::io::Errno::IO.raw_os_error())
+        || errno == Some(&rustix::io::Errno::IO)
+}
+
+/// Copies a file as a whole under another name, or in place.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn publish(from: &std::path::Path, to: &std::path::Path, in_place: bool) -> Result<()> {
+    if in_place {
+        let data = fs::read(from)?;
+        let file = fs::File::options().write(true).open(to).context("open")?;
+        std::os::unix::fs::FileExt::write_all_at(&file, &data, 0)?;
+        file.set_len(u64::try_from(data.len())?)?;
+        return Ok(());
+    }
+    let part = to.with_extension("part");
+    fs::copy(from, &part)?;
+    Ok(fs::rename(&part, to)?)
+}

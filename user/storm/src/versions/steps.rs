@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The steps of a sequence, and what must be true after each.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, ensure, Context, Result};
+use rand::seq::IndexedRandom;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rustix::mount::{unmount, UnmountFlags};
+
+use super::blocks::{Version, BLOCK, BLOCKS, FILE};
+use super::{is_eio, name_of, publish, Options};
+use crate::daemon::{kill_worker, Daemon, Setup};
+use crate::deadline::within;
+use crate::run::mount_image;
+use crate::watch;
+
+/// Images; each second one is compressed.
+pub(super) const IMAGES: u8 = 3;
+/// Versions of each.
+pub(super) const VERSIONS: u8 = 4;
+
+/// Seconds for a mount, an unmount or a read, on the reference machine.
+const SECONDS: u64 = 60;
+
+/// What can be done, and how often.
+const STEPS: &[(Step, u32)] = &[
+    (Step::Mount, 24),
+    (Step::Read, 40),
+    (Step::Unmount, 12),
+    (Step::Publish { in_place: false }, 8),
+    (Step::Publish { in_place: true }, 5),
+    (Step::Manifest, 3),
+    (Step::KillWorker, 8),
+    (Step::Restart, 4),
+    (Step::CopyStore, 2),
+    (Step::DropCaches, 6),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Mount,
+    Read,
+    Unmount,
+    /// Another version takes the place of an image, by a rename, or in the same file.
+    Publish {
+        in_place: bool,
+    },
+    /// An image gets a manifest, or loses it.
+    Manifest,
+    KillWorker,
+    /// The daemon is stopped and started: what is mounted reads on what the kernel has, and no more.
+    Restart,
+    /// The daemon is stopped, and the store is replaced by a copy in which holes are zeros.
+    CopyStore,
+    DropCaches,
+}
+
+/// What is published under a name.
+#[derive(Clone, Copy, Debug)]
+struct Published {
+    version: u8,
+    /// How often it was changed.
+    changes: u64,
+    has_manifest: bool,
+    /// It had a manifest, which is gone: what it is cannot be proved any more, and a mount may be refused.
+    lost_manifest: bool,
+}
+
+/// A mounted image.
+#[derive(Clone, Debug)]
+struct Mounted {
+    image: u8,
+    version: u8,
+    /// The changes of the image when it was mounted.
+    changes: u64,
+    /// Its cache is gone: the daemon was stopped.
+    dead: bool,
+    at: PathBuf,
+}
+
+/// One sequence.
+pub(super) struct State {
+    files: Vec<Vec<PathBuf>>,
+    setup: Setup,
+    daemon: Option<Daemon>,
+    published: Vec<Published>,
+    mounted: Vec<Mounted>,
+    places: u64,
+    read: u64,
+}
+
+impl State {
+    /// Publishes the first version of each image, and starts the daemon on an empty store.
+    ///
+    /// # Errors
+    /// When a file cannot be written or the daemon does not start.
+    pub(super) fn new(options: &Options, files: &[Vec<PathBuf>], sequence: u64) -> Result<Self> {
+        let dir = options.disk.join(format!("sequence{sequence}"));
+        let setup = Setup {
+            program: options.daemon.clone(),
+            cache: dir.join("cache"),
+            source: dir.join("source"),
+            run_dir: options.run_dir.clone(),
+            log: options.results.join(format!("ondemandd-{sequence}.log")),
+            more: options.serve.clone(),
+        };
+        std::fs::create_dir_all(&setup.source)?;
+        let mut state = State {
+            files: files.to_vec(),
+            setup,
+            daemon: None,
+            published: Vec::new(),
+            mounted: Vec::new(),
+            places: 0,
+            read: 0,
+        };
+        for image in 0..IMAGES {
+            let file = &state.files[usize::from(image)][0];
+            publish(file, &state.setup.source.join(name_of(image)), false)?;
+            state.published.push(Published {
+                version: 0,
+                changes: 0,
+                has_manifest: false,
+                lost_manifest: false,
+            });
+        }
+        state.start()?;
+        Ok(state)
+    }
+
+    /// How many blocks were compared.
+    pub(super) fn blocks_read(&self) -> u64 {
+        self.read
+    }
+
+    /// Does something.
+    ///
+    /// # Errors
+    /// A byte is of another version than that of its mount; something fails that must not.
+    pub(super) fn step(&mut self, rng: &mut ChaCha8Rng, told: &mut Vec<String>) -> Result<()> {
+        let (step, _) = STEPS
+            .choose_weighted(rng, |(_, weight)| *weight)
+            .context("no step")?;
+        let image = rng.random_range(0..IMAGES);
+        told.push(format!("{step:?} {}", name_of(image)));
+        match *step {
+            Step::Mount => self.mount(image, told),
+            Step::Read => self.read(rng, told),
+            Step::Unmount => self.unmount(rng),
+            Step::Publish { in_place } => self.publish(rng, image, in_place, told),
+            Step::Manifest => self.manifest(image),
+            Step::KillWorker => {
+                kill_worker(&self.setup.run_dir, None);
+                Ok(())
+            }
+            Step::Restart => self.restart(),
+            Step::CopyStore => self.copy_store(),
+            Step::DropCaches => within("drop_caches", SECONDS, watch::drop_caches),
+        }
+    }
+
+    /// Unmounts all and stops the daemon.
+    ///
+    /// # Errors
+    /// When one of them does not end.
+    pub(super) fn end(&mut self) -> Result<()> {
+        self.unmount_all()?;
+        self.stop()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.daemon = Some(Daemon::start(&self.setup, None)?);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        if let Some(mut daemon) = self.daemon.take() {
+            let status = daemon.stop()?;
+            ensure!(status.success(), "the daemon ended with {status}");
+        }
+        self.mounted
+            .iter_mut()
+            .for_each(|mounted| mounted.dead = true);
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.start()
+    }
+
+    /// As a backup does that knows no holes.
+    fn copy_store(&mut self) -> Result<()> {
+        self.unmount_all()?;
+        self.stop()?;
+        let copy = self.setup.cache.with_extension("copy");
+        let status = Command::new("cp")
+            .args(["-a", "--sparse=never"])
+            .args([&self.setup.cache, &copy])
+            .status()?;
+        ensure!(status.success(), "cp: {status}");
+        std::fs::remove_dir_all(&self.setup.cache)?;
+        std::fs::rename(&copy, &self.setup.cache)?;
+        self.start()
+    }
+
+    fn mount(&mut self, image: u8, told: &mut Vec<String>) -> Result<()> {
+        let published = self.published[usize::from(image)];
+        // What is mounted already has the version that it has.
+        if self.mounted.iter().any(|mounted| mounted.image == image) {
+            return Ok(());
+        }
+        self.places += 1;
+        let at = self.setup.run_dir.join(format!("mnt{}", self.places));
+        let (name, place) = (name_of(image), at.clone());
+        let done = within(&format!("mount {name}"), SECONDS, move || {
+            mount_image(&name, None, &place)
+        });
+        if let Err(error) = done {
+            ensure!(published.lost_manifest, "{error:#}");
+            told.push("  refused: its manifest is lost".into());
+            return Ok(());
+        }
+        self.mounted.push(Mounted {
+            image,
+            version: published.version,
+            changes: published.changes,
+            dead: false,
+            at,
+        });
+        Ok(())
+    }
+
+    fn read(&mut self, rng: &mut ChaCha8Rng, told: &mut Vec<String>) -> Result<()> {
+        let Some(mounted) = self.mounted.choose(rng).cloned() else {
+            return Ok(());
+        };
+        let first = rng.random_range(0..BLOCKS);
+        let blocks = rng.random_range(1..=16).min(BLOCKS - first);
+        let path = mounted.at.join(FILE);
+        let what = format!("read {} blocks from {first} of {}", blocks, path.display());
+        let done = within(&what, SECONDS, move || read_blocks(&path, first, blocks));
+        let data = match done {
+            Ok(data) => data,
+            Err(error) => {
+                let changed = self.published[usize::from(mounted.image)].changes != mounted.changes;
+                ensure!(is_eio(&error), "{error:#}");
+                ensure!(
+                    changed || mounted.dead,
+                    "of an image that has not changed: {error:#}"
+                );
+                told.push(format!("  {what}: EIO"));
+                return Ok(());
+            }
+        };
+        let mut index = first;
+        for block in data.chunks_exact(BLOCK) {
+            let found = Version::of_block(mounted.image, VERSIONS, index, block)
+                .with_context(|| format!("{what}, mounted as version {}", mounted.version))?;
+            ensure!(
+                found.number == mounted.version,
+                "{what}: block {index} is of version {}, mounted is {}",
+                found.number,
+                mounted.version
+            );
+            index += 1;
+            self.read += 1;
+        }
+        Ok(())
+    }
+
+    fn unmount(&mut self, rng: &mut ChaCha8Rng) -> Result<()> {
+        if self.mounted.is_empty() {
+            return Ok(());
+        }
+        let mounted = self
+            .mounted
+            .swap_remove(rng.random_range(0..self.mounted.len()));
+        unmounted(&mounted.at)
+    }
+
+    fn unmount_all(&mut self) -> Result<()> {
+        std::mem::take(&mut self.mounted)
+            .iter()
+            .try_for_each(|mounted| unmounted(&mounted.at))
+    }
+
+    fn publish(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        image: u8,
+        in_place: bool,
+        told: &mut Vec<String>,
+    ) -> Result<()> {
+        let index = usize::from(image);
+        let version = rng.random_range(0..VERSIONS);
+        told.push(format!("  version {version}"));
+        let source = self.setup.source.join(name_of(image));
+        // The manifest of the one before is none of it.
+        let published = &mut self.published[index];
+        if published.has_manifest {
+            std::fs::remove_file(manifest_of(&source))?;
+            published.has_manifest = false;
+            published.lost_manifest = true;
+        }
+        published.version = version;
+        published.changes += 1;
+        publish(&self.files[index][usize::from(version)], &source, in_place)
+    }
+
+    fn manifest(&mut self, image: u8) -> Result<()> {
+        let published = &mut self.published[usize::from(image)];
+        let source = self.setup.source.join(name_of(image));
+        // Either is another identity, and so a change for who has it mounted.
+        published.changes += 1;
+        if published.has_manifest {
+            std::fs::remove_file(manifest_of(&source))?;
+            (published.has_manifest, published.lost_manifest) = (false, true);
+            return Ok(());
+        }
+        let output = Command::new(&self.setup.program)
+            .arg("manifest")
+            .arg(&source)
+            .stdin(Stdio::null())
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "ondemandd manifest: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        (published.has_manifest, published.lost_manifest) = (true, false);
+        Ok(())
+    }
+}
+
+fn manifest_of(source: &Path) -> PathBuf {
+    let mut name = source.as_os_str().to_owned();
+    name.push(".manifest");
+    name.into()
+}
+
+fn unmounted(at: &Path) -> Result<()> {
+    let place = at.to_owned();
+    within(&format!("unmount {}", at.display()), SECONDS, move || {
+        Ok(unmount(&place, UnmountFlags::empty())?)
+    })
+}
+
+fn read_blocks(path: &Path, first: u64, blocks: u64) -> Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut data = vec![0; usize::try_from(blocks)? * BLOCK];
+    file.read_exact_at(&mut data, first * u64::try_from(BLOCK)?)?;
+    Ok(data)
+}
