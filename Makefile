@@ -129,13 +129,15 @@ shell: module ## a shell in the test machine (this machine's files, the module l
 # What runs the tests is Python, which a bare machine may lack.
 PYTHON_IS_THERE = command -v python3 >/dev/null || scripts/setup
 
-.PHONY: test test-debug test-faults test-c soak soak-state
+.PHONY: test test-debug test-faults test-stores test-c soak soak-state
 test: ## what each change is tested with: host tests, lints, checks, all selftests, the demo, the daemon
 	@$(PYTHON_IS_THERE) && scripts/test $(TESTS)
 test-debug: ## selftests and a kill storm on the debug kernel (KASAN, lockdep, kmemleak), the fuzzers
 	@$(PYTHON_IS_THERE) && scripts/test --debug $(TESTS)
 test-faults: ## each allocation and each disk request of a cache fails once, debug kernel; goes on where it was cut off
 	@$(PYTHON_IS_THERE) && scripts/test --missing faults
+test-stores: ## a store on each file system, on virtio-blk, SCSI and NVMe; goes on where it was cut off
+	@$(PYTHON_IS_THERE) && scripts/test --missing stores
 test-c: ## the selftests against the kernel's own cachefiles, for comparison
 	@$(PYTHON_IS_THERE) && scripts/test --backend c $(TESTS)
 

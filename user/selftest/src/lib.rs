@@ -8,5 +8,6 @@
 
 pub mod faults;
 pub mod harness;
+pub mod matrix;
 pub mod store;
 pub mod tests;
