@@ -86,10 +86,11 @@ fn run(options: Options) -> Result<ExitCode> {
     let Some(place) = place else {
         bail!("neither --disk nor $ONDEMAND_DISK: see scripts/vm/run");
     };
-    raw::private_mounts().context("mounts of its own")?;
     let below = disk::device_of(&place)?;
     rustix::mount::unmount(&place, UnmountFlags::empty())
         .with_context(|| format!("unmount {}", place.display()))?;
+    // Only then: the mount that others see keeps the disk in use.
+    raw::private_mounts().context("mounts of its own")?;
     std::fs::create_dir_all(&options.work_dir)?;
     Images::make(&options.work_dir)?;
     let settings = Settings {
@@ -99,13 +100,14 @@ fn run(options: Options) -> Result<ExitCode> {
         other_module: None,
         setup: Vec::new(),
     };
-    let context = Context::new(settings, options.work_dir.join("places"))?;
     let disk = Disk::new(below, options.work_dir.join("store"))?;
     let mut report = Report::new(2 * variants.len());
     for variant in variants {
         for (fill, word) in [(Fill::Direct, "direct"), (Fill::Buffered, "buffered")] {
             let name = format!("matrix_{}_{word}", variant.name);
             report.step(&name, || {
+                // What a bad one has left mounted goes with it.
+                let context = Context::new(settings.clone(), options.work_dir.join("places"))?;
                 let verdict = cell::run(&context, &disk, variant, fill)?;
                 comment(format!("{} | {word} | {verdict}", variant.name));
                 Ok(())

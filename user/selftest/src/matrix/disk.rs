@@ -19,7 +19,7 @@ use crate::harness::SOON;
 /// Sectors of 512 bytes that a file system gets: 1 GiB. XFS takes no less than 300 MiB.
 const SECTORS: u64 = 1 << 21;
 
-/// What it is called in `/dev/mapper`.
+/// What the device mapper calls it.
 const NAME: &str = "ondemand-matrix";
 
 /// A disk that can fail.
@@ -38,13 +38,11 @@ fn run(program: &str, arguments: &[&str], last: &[&Path], good: &[i32]) -> Resul
     let output = Command::new(program).args(arguments).args(last).output();
     let output = output.with_context(|| format!("cannot run {program}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
+    // What follows is how it is used.
+    let said = said.lines().next().unwrap_or_default();
     let status = output.status.code();
     let is_good = status.is_some_and(|status| good.contains(&status));
-    ensure!(
-        is_good,
-        "{program} {arguments:?}: {status:?} {}",
-        said.trim()
-    );
+    ensure!(is_good, "{program} {arguments:?}: {status:?} {}", said);
     Ok(())
 }
 
@@ -95,8 +93,16 @@ impl Disk {
         }
     }
 
-    fn device(&self) -> PathBuf {
-        Path::new("/dev/mapper").join(NAME)
+    /// The block device, by the name that the kernel gives it: there is no udev to make another one.
+    fn device(&self) -> Result<PathBuf> {
+        for entry in fs::read_dir("/sys/block")? {
+            let entry = entry?;
+            let name = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
+            if name.trim() == NAME {
+                return Ok(Path::new("/dev").join(entry.file_name()));
+            }
+        }
+        anyhow::bail!("the device mapper has no {NAME}")
     }
 
     /// From now on each write fails, or no one does any more.
@@ -118,7 +124,7 @@ impl Disk {
     /// There is no such program; the kernel does not have it.
     pub fn make(&self, variant: &Variant) -> Result<PathBuf> {
         let mkfs = format!("mkfs.{}", variant.kind);
-        run(&mkfs, &variant.mkfs_arguments(), &[&self.device()], &[0])?;
+        run(&mkfs, &variant.mkfs_arguments(), &[&self.device()?], &[0])?;
         self.mount(variant)?;
         let dir = self.cache_dir();
         fs::create_dir(&dir)?;
@@ -136,7 +142,7 @@ impl Disk {
 
     fn mount(&self, variant: &Variant) -> Result<()> {
         let words = ["-t", variant.kind, "-o", variant.options];
-        run("mount", &words, &[&self.device(), &self.at], &[0])
+        run("mount", &words, &[&self.device()?, &self.at], &[0])
     }
 
     /// Unmounts it. Nobody may use it.
@@ -158,7 +164,7 @@ impl Disk {
     /// It cannot be repaired.
     pub fn repair(&self, variant: &Variant) -> Result<()> {
         if let Some((command, good)) = variant.repair() {
-            run(command[0], &command[1..], &[&self.device()], good)?;
+            run(command[0], &command[1..], &[&self.device()?], good)?;
         }
         self.mount(variant)
     }

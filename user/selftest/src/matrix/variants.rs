@@ -122,7 +122,7 @@ impl Variant {
                 "lazy_itable_init=0,lazy_journal_init=0",
             ],
             "xfs" | "f2fs" => &["-q", "-f"],
-            _ => &["-q", "-f", "--mixed"],
+            _ => &["-q", "-f"],
         };
         [always, self.mkfs].concat()
     }
