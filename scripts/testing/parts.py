@@ -154,7 +154,7 @@ def _storm(kills, kind, *serve):
 
 EXCHANGE_SLICES = 4
 # Slices, and the seconds after which one is ended on the reference machine.
-FAULT_SLICES, FAULT_LONGEST = 13, 1800
+FAULT_SLICES, FAULT_LONGEST = 39, 1800
 DEBUG_SLICES = 10
 STORM_SLICES, STORM_KILLS = 10, 50
 MODEL_SLICES = 16
@@ -190,7 +190,7 @@ GUEST_PARTS = (
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
           _storm(STORM_KILLS, "debug"), 150, STORM_SLICES, DEBUG_BUILDS),
     guest("faults", "allocations and disk requests that fail, debug kernel, then rmmod", SLICED,
-          script(_faults), 150, FAULT_SLICES, DEBUG_BUILDS),
+          script(_faults), 90, FAULT_SLICES, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
     guest("versions", "versions of images, replaced in random order", SLICED, _versions(2), 80),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),

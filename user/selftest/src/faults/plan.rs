@@ -142,6 +142,13 @@ impl Item {
         (self.part..).step_by(usize::try_from(self.of).unwrap_or(usize::MAX))
     }
 
+    /// Whether nothing can fail in it now and then: no pages are allocated where each slab has space left. That
+    /// something fails in the operation is up to the other kinds.
+    #[must_use]
+    pub fn may_have_none(self) -> bool {
+        self.kind == Kind::Page
+    }
+
     /// What faults of it are counted as.
     #[must_use]
     pub fn event(self) -> String {

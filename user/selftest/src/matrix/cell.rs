@@ -20,6 +20,8 @@ use crate::harness::drop_caches;
 use crate::harness::eventually;
 use crate::harness::kmsg::KernelLog;
 use crate::harness::same;
+use crate::harness::store::eventually_exists;
+use crate::harness::store::object_file;
 use crate::harness::store::read_once;
 use crate::harness::Context;
 use crate::harness::Daemon;
@@ -34,9 +36,11 @@ const KILLS: u32 = 12;
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All bytes were right. `asked`: how many bytes were asked for again after the disk had failed.
+    /// All bytes were right.
     Works {
-        /// READs, in bytes.
+        /// Daemons that were killed.
+        kills: u32,
+        /// What was asked for after the disk had failed, in bytes.
         asked: u64,
     },
     /// `bind` has refused it, with this line in the log.
@@ -46,9 +50,9 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Works { asked } => write!(
+            Verdict::Works { kills, asked } => write!(
                 f,
-                "works; {KILLS} kills; {} KiB asked for again after the disk has failed",
+                "works; {kills} kills; {} KiB asked for again after the disk has failed",
                 asked >> 10
             ),
             Verdict::Refused(reason) => write!(f, "refused at bind: {reason}"),
@@ -103,10 +107,10 @@ fn attempt(t: &Context, disk: &Disk, variant: &Variant, fill: Fill, dir: &Path) 
         Err(reason) => return Ok(Verdict::Refused(reason)),
     };
     filled_and_read_again(t, &mut first).context("fill")?;
-    killed(t, first).context("kills")?;
+    let kills = killed(t, first).context("kills")?;
     drop_caches()?;
     let failing = served(t, dir, fill)?;
-    fails(t, disk, failing).context("while the disk fails")?;
+    fails(t, disk, failing, dir).context("while the disk fails")?;
     disk.unmount().context("unmount, while the disk fails")?;
     disk.fail_writes(false)?;
     disk.repair(variant).context("repair")?;
@@ -117,7 +121,12 @@ fn attempt(t: &Context, disk: &Disk, variant: &Variant, fill: Fill, dir: &Path) 
         same(name, &data, &t.images.contents(name)?)?;
     }
     let asked = last.reads().iter().map(|(_, len)| len).sum();
-    Ok(Verdict::Works { asked })
+    let size = t.images.get("twin")?.size;
+    ensure!(
+        asked < size,
+        "all of an image was asked for, of which a part was on the disk"
+    );
+    Ok(Verdict::Works { kills, asked })
 }
 
 /// The same as [`daemon`], where it was not refused before.
@@ -139,8 +148,8 @@ fn filled_and_read_again(t: &Context, daemon: &mut Daemon) -> Result<()> {
     Ok(())
 }
 
-/// A reader of compressed data goes on while daemons die.
-fn killed(t: &Context, mut daemon: Daemon) -> Result<()> {
+/// A reader of compressed data goes on while daemons die; tells how many did.
+fn killed(t: &Context, mut daemon: Daemon) -> Result<u32> {
     let at = t.mounted(&mut daemon, "fsid=lz4")?;
     drop_caches()?;
     let mut supervisor = Supervisor::of(t, daemon)?;
@@ -159,7 +168,8 @@ fn killed(t: &Context, mut daemon: Daemon) -> Result<()> {
     supervisor.start(Death::Never)?;
     let data = reader.wait(SOON)?.ok("read")?;
     same("the compressed image", &data, &expected)?;
-    t.unmount(&at)?.wait(SOON)?.ok("umount").map(drop)
+    t.unmount(&at)?.wait(SOON)?.ok("umount")?;
+    Ok(supervisor.kills)
 }
 
 /// Answers whatever comes of it: a READ that cannot be stored ends without its data.
@@ -183,12 +193,15 @@ fn answer_anyway(daemon: &mut Daemon, message: Message) -> Result<()> {
 }
 
 /// Data that cannot be written comes to readers rightly, or not at all.
-fn fails(t: &Context, disk: &Disk, mut daemon: Daemon) -> Result<()> {
+fn fails(t: &Context, disk: &Disk, mut daemon: Daemon, dir: &Path) -> Result<()> {
     let expected = t.images.contents("twin")?;
     let quarter = expected.len() / 4 / 4096 * 4096;
     let at = t.mounted(&mut daemon, "fsid=twin")?;
     let mut reader = t.reader(&at, 0, quarter)?;
     daemon.serve(&mut reader)?.ok("read")?;
+    let file = object_file(dir, "erofs,twin", "twin")?;
+    eventually_exists(&file, &mut daemon)?;
+    rustix::fs::syncfs(std::fs::File::open(dir)?)?;
     disk.fail_writes(true)?;
     for part in 0..4 {
         let start = part * quarter;
