@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
+use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Device;
+use cachefiles_proto::Fill;
 use clap::Parser;
 use clap::Subcommand;
 
@@ -18,6 +20,8 @@ use ondemand_selftest::harness::Images;
 use ondemand_selftest::store::cut;
 use ondemand_selftest::store::exchange;
 use ondemand_selftest::store::listing::Listing;
+use ondemand_selftest::store::reorder::record;
+use ondemand_selftest::store::reorder::replay;
 use ondemand_selftest::store::slice::Slice;
 use ondemand_selftest::store::visit;
 
@@ -68,6 +72,42 @@ enum Action {
         /// The file that cuts the power when it is made; $ONDEMAND_POWER_SWITCH by default
         #[arg(long)]
         switch: Option<PathBuf>,
+    },
+    /// Use a cache on a disk whose writes are logged
+    Record {
+        /// The disk; $ONDEMAND_RECORDED by default
+        #[arg(long)]
+        device: Option<PathBuf>,
+        /// ext4 or xfs
+        #[arg(long, default_value = "ext4")]
+        file_system: String,
+        /// direct, buffered, or both by turns
+        #[arg(long, default_value = "both")]
+        fill: String,
+        /// For all that is drawn
+        #[arg(long)]
+        seed: u64,
+        /// How often the cache is bound
+        #[arg(long, default_value_t = 16)]
+        sessions: u32,
+    },
+    /// Make the disks that a loss of power may leave at points of such a log, and check them
+    Replay {
+        /// What the disk's writes were logged to
+        #[arg(long)]
+        log: PathBuf,
+        /// For the points, and what survives there
+        #[arg(long)]
+        seed: u64,
+        /// The number of the first point
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// How many points
+        #[arg(long, default_value_t = 50)]
+        points: u64,
+        /// This point alone
+        #[arg(long, conflicts_with_all = ["first", "points"])]
+        point: Option<u64>,
     },
     /// List what a directory of a cache holds
     List {
@@ -138,6 +178,50 @@ fn run(options: Options) -> Result<ExitCode> {
                     switch,
                 },
             )
+        }
+        Action::Record {
+            device,
+            file_system,
+            fill,
+            seed,
+            sessions,
+        } => {
+            let fill = match fill.as_str() {
+                "direct" => Some(Fill::Direct),
+                "buffered" => Some(Fill::Buffered),
+                "both" => None,
+                _ => bail!("--fill is direct, buffered or both, not {fill}"),
+            };
+            if !matches!(file_system.as_str(), "ext4" | "xfs") {
+                bail!("--file-system is ext4 or xfs, not {file_system}");
+            }
+            let device =
+                device.or_else(|| std::env::var_os("ONDEMAND_RECORDED").map(PathBuf::from));
+            let recording = record::Recording {
+                disk: device
+                    .context("neither --device nor $ONDEMAND_RECORDED: see scripts/vm/run")?,
+                file_system,
+                fill,
+                seed,
+                sessions,
+            };
+            record::run(&context, &recording).map(|()| ExitCode::SUCCESS)
+        }
+        Action::Replay {
+            log,
+            seed,
+            first,
+            points,
+            point,
+        } => {
+            let (first, points) = point.map_or((first, points), |point| (point, 1));
+            let plan = replay::Plan {
+                log,
+                seed,
+                first,
+                points,
+            };
+            replay::run(&context, &plan)
         }
         Action::List { .. } => unreachable!("listed above"),
     }

@@ -12,6 +12,7 @@ pub mod items;
 pub mod keys;
 pub mod listing;
 pub mod modules;
+pub mod reorder;
 pub mod report;
 pub mod slice;
 pub mod visit;

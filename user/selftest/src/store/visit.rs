@@ -7,6 +7,7 @@
 //! - `visit IMAGES DIR`: for each item on standard input: mounts it at DIR, reads and compares its
 //!   spans, and unmounts it
 //! - `stay IMAGES DIR`: the same at DIR0, DIR1 ..., and unmounts nothing
+//! - `reorder-visit MOUNTS IMAGES`: see [`reorder::visit`](super::reorder::visit)
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -33,6 +34,7 @@ use rustix::mount::UnmountFlags;
 use super::items;
 use super::items::Item;
 use super::items::Visit;
+use super::reorder;
 use crate::harness::helper;
 use crate::harness::same;
 use crate::harness::Context;
@@ -58,6 +60,9 @@ pub fn helper_main(arguments: &[String]) -> ExitCode {
     let (images, dir, stay) = match words[..] {
         ["visit", images, dir] => (images, dir, false),
         ["stay", images, dir] => (images, dir, true),
+        [reorder::visit::HELPER, mounts, images] => {
+            return reorder::visit::main(mounts, images);
+        }
         _ => return helper::main(arguments),
     };
     // SAFETY: Nothing has been opened yet, so that no owner of a descriptor above 2 exists.
