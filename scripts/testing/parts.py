@@ -114,6 +114,18 @@ def _power_cut(c, index):
             "--seed", str(c.seed), "--logs", c.logs / f"power-cut-{index + 1}"]  # fmt: skip
 
 
+def _reorder(c, index, *words, kind="base"):
+    return [*_tool(c, "vm/reorder", *words, kind=kind), "--store", c.bin / "ondemand-store", "--keep", c.logs,
+            "--logs", c.logs / f"reorder-{kind}-{index + 1}"]  # fmt: skip
+
+
+def _reorder_many(c, index):
+    """Each slice records for itself; file systems and modes take turns."""
+    file_system, fill = REORDER_MODES[index % len(REORDER_MODES)]
+    return _reorder(c, index, "--file-system", file_system, "--fill", fill, "--points", REORDER_POINTS,
+                    "--seed", str(c.seed * 1000 + index), kind="stores")  # fmt: skip
+
+
 def _faults(c, index):
     command = [c.bin / "ondemand-faults", "--slice", f"{index + 1}/{FAULT_SLICES}"]
     return machine(c, f"faults-{index + 1}", command, FAULT_LONGEST, "debug", leak_check=True)
@@ -156,6 +168,9 @@ EXCHANGE_SLICES = 4
 # Slices, and the seconds after which one is ended on the reference machine.
 FAULT_SLICES, FAULT_LONGEST = 39, 1800
 DEBUG_SLICES = 10
+# 2,000 points in all.
+REORDER_SLICES, REORDER_POINTS = 20, 100
+REORDER_MODES = tuple((file_system, fill) for file_system in ("ext4", "xfs") for fill in ("direct", "buffered"))
 STORM_SLICES, STORM_KILLS = 10, 50
 MODEL_SLICES = 16
 MODES = {"buffered": "fill buffered", "fetch": "fetch 4096", "batch": "batch 16"}
@@ -183,6 +198,8 @@ def _bench(c, _index):
 GUEST_PARTS = (
     guest("selftests", "selftests, base kernel", TEST, Selftests(2), 140, 2),
     guest("selftests-smack", "selftests with Smack", TEST, Selftests(1, smack=True), 25),
+    guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
+          script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60),
     guest("demo", "make demo: four readers, the daemon killed", TEST, script(_demo), 90),
     *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
@@ -203,6 +220,8 @@ SOAK_PARTS = (
     guest("versions-long", "a hundred sequences of versions that are replaced", SOAK, _versions(25), 600, 4),
     guest("stores", "each file system on virtio-blk, SCSI and NVMe, and its disk fails", SOAK,
           script(_stores), 900, len(BUSES), STORE_BUILDS),
+    guest("reorder-many", "the same on ext4 and XFS, filled directly and through memory, 2,000 points", SOAK,
+          script(_reorder_many), 90, REORDER_SLICES, STORE_BUILDS),
     guest("selftests-stores", "selftests on NVMe and SCSI disks, and what needs XFS, Btrfs, casefold", SOAK,
           Selftests(len(DISKS), "stores", disks=DISKS), 300, len(DISKS), STORE_BUILDS),
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,
