@@ -29,7 +29,7 @@ class Part:
     """`seconds`: what a slice takes on two idle processors, emulated; used until a record says better.
 
     `lane`: what may run beside it (schedule.py).  `repeat`: whether a failure is tried again; not
-    for what reads files alone and must fail again.
+    for what reads files alone and must fail again, nor for what would be another recording.
     """
 
     name: str
@@ -51,8 +51,8 @@ def host(name, title, run, seconds, lane="host", needs=(), repeat=False):
     return Part(name, title, TEST, run, seconds, 1, lane, needs, repeat)
 
 
-def guest(name, title, tier, run, seconds, slices=1, needs=GUEST_BUILDS):
-    return Part(name, title, tier, run, seconds, slices, "guest", needs)
+def guest(name, title, tier, run, seconds, slices=1, needs=GUEST_BUILDS, repeat=True):
+    return Part(name, title, tier, run, seconds, slices, "guest", needs, repeat)
 
 
 def _rustdoc(c):
@@ -199,7 +199,7 @@ GUEST_PARTS = (
     guest("selftests", "selftests, base kernel", TEST, Selftests(2), 140, 2),
     guest("selftests-smack", "selftests with Smack", TEST, Selftests(1, smack=True), 25),
     guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
-          script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60),
+          script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60, repeat=False),
     guest("demo", "make demo: four readers, the daemon killed", TEST, script(_demo), 90),
     *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
@@ -221,7 +221,7 @@ SOAK_PARTS = (
     guest("stores", "each file system on virtio-blk, SCSI and NVMe, and its disk fails", SOAK,
           script(_stores), 900, len(BUSES), STORE_BUILDS),
     guest("reorder-many", "the same on ext4 and XFS, filled directly and through memory, 2,000 points", SOAK,
-          script(_reorder_many), 90, REORDER_SLICES, STORE_BUILDS),
+          script(_reorder_many), 90, REORDER_SLICES, STORE_BUILDS, repeat=False),
     guest("selftests-stores", "selftests on NVMe and SCSI disks, and what needs XFS, Btrfs, casefold", SOAK,
           Selftests(len(DISKS), "stores", disks=DISKS), 300, len(DISKS), STORE_BUILDS),
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,
