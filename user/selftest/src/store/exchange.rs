@@ -115,7 +115,14 @@ pub fn run(t: &Context, modules: &Modules, slice: Slice) -> Result<ExitCode> {
             Ok(())
         });
     }
-    report.step("exchange_filled_alike", || alike(&stores));
+    report.step("exchange_filled_alike", || {
+        let (files, identities) = alike(&stores)?;
+        ensure!(
+            identities == [0, files],
+            "of {files} files {identities:?} say which version they hold"
+        );
+        Ok(())
+    });
     report.step("exchange_names", || {
         stores
             .iter()
@@ -128,7 +135,7 @@ pub fn run(t: &Context, modules: &Modules, slice: Slice) -> Result<ExitCode> {
             served(t, sides[to].1, &stores[from], &items, &whole)
         });
     }
-    report.step("exchange_served_alike", || alike(&stores));
+    report.step("exchange_served_alike", || alike(&stores).map(drop));
     report.step("exchange_complete", || {
         for ((name, module), store) in sides.iter().zip(&stores) {
             let reads = under(t, module, || visit::visit(t, store, &whole))?;
@@ -153,11 +160,13 @@ fn under<T>(t: &Context, module: &Path, run: impl FnOnce() -> Result<T>) -> Resu
     Ok(value)
 }
 
-/// Whether two stores hold the same, but for fan-out directories with nothing in them.
-fn alike(stores: &[PathBuf; 2]) -> Result<()> {
+/// Whether two stores hold the same, but for fan-out directories with nothing in them, and for the attribute of
+/// versions. Tells how many files each has, and how many of those have that attribute.
+fn alike(stores: &[PathBuf; 2]) -> Result<(usize, [usize; 2])> {
     let mut listings = [Listing::of(&stores[0])?, Listing::of(&stores[1])?];
     let [c, rust] = &mut listings;
     let empty = [c.remove_empty_fanout(), rust.remove_empty_fanout()];
+    let identities = [c.remove_identities(), rust.remove_identities()];
     let files = c.files().count();
     comment(format!(
         "{files} files, {} KiB of data; empty fan-out directories: {} and {}",
@@ -171,7 +180,7 @@ fn alike(stores: &[PathBuf; 2]) -> Result<()> {
     }
     ensure!(differences.is_empty(), "{} differences", differences.len());
     ensure!(files > 0, "the stores are empty");
-    Ok(())
+    Ok((files, identities))
 }
 
 /// Whether each file is where a daemon would compute it to be, with its attribute, and no other is

@@ -24,6 +24,9 @@ use super::items::hex;
 /// The attribute that says what a file of the store holds.
 pub const ATTRIBUTE: &str = "user.CacheFiles.cache";
 
+/// The attribute that says which file it is, and which version it holds.
+pub const IDENTITY: &str = "user.CacheFiles.identity";
+
 /// One file or directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -129,6 +132,14 @@ impl Listing {
         self.0
             .retain(|path, entry| !entry.is_dir() || !is_fanout(path) || parents.contains(path));
         before - self.0.len()
+    }
+
+    /// Takes out the attribute that one module alone has; returns how many files had it.
+    pub fn remove_identities(&mut self) -> usize {
+        let entries = self.0.values_mut();
+        entries
+            .filter_map(|entry| entry.attributes.remove(IDENTITY))
+            .count()
     }
 
     /// The differences to another listing, a line each: `-` is here only, `+` there only.

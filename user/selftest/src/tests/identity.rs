@@ -30,6 +30,7 @@ use crate::harness::Daemon;
 use crate::harness::Image;
 use crate::harness::Outcome;
 use crate::harness::Test;
+use crate::store::listing::IDENTITY as ATTRIBUTE;
 
 pub(crate) const TESTS: &[Test] = &[
     Test::new(
@@ -69,7 +70,6 @@ pub(crate) const TESTS: &[Test] = &[
     ),
 ];
 
-const ATTRIBUTE: &str = "user.CacheFiles.identity";
 const A: &str = "aa00";
 const B: &str = "BB01";
 

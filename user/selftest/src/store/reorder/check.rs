@@ -36,8 +36,7 @@ use crate::harness::Event;
 use crate::store::listing::Entry;
 use crate::store::listing::Listing;
 use crate::store::listing::ATTRIBUTE;
-
-const IDENTITY: &str = "user.CacheFiles.identity";
+use crate::store::listing::IDENTITY;
 
 /// What was found in a store.
 #[derive(Clone, Copy, Debug, Default)]
