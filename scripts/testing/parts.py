@@ -16,7 +16,7 @@ from .context import REPO
 
 TEST, SLICED, SOAK = "test", "sliced", "soak"
 FUZZ_TARGETS = ("command", "key", "xattr", "table")
-DAEMON_SCRIPTS = ("culling", "edges", "failover", "many", "metrics", "remote", "sandbox", "systemd", "upgrade")
+DAEMON_SCRIPTS = ("culling", "edges", "failover", "identity", "many", "metrics", "remote", "sandbox", "systemd", "upgrade")
 GUEST_BUILDS = ("programs", "module")
 DEBUG_BUILDS = ("programs", "module-debug")
 STORE_BUILDS = ("programs", "module-stores")

@@ -86,7 +86,7 @@ impl Launcher {
         // What is as it always was is told as it always was, so that an older version understands it.
         let (word, value) = match (&sources.default, sources.named.as_slice()) {
             (Some(SourceConfig::Directory(directory)), [])
-                if directory.verify == Verify::default() =>
+                if directory.verify == Verify::default() && directory.identity.is_none() =>
             {
                 ("--source", directory.path.clone().into_os_string())
             }
@@ -111,6 +111,33 @@ impl Launcher {
             log_args,
             args: args.into_iter().map(Argument::from).collect(),
         })
+    }
+
+    /// Workers are told where the cache's record is, and whether the kernel knows tokens.
+    pub(crate) fn set_record(&mut self, record: &Path, tokens: bool) {
+        let record = Argument::from(record.as_os_str().to_owned());
+        self.args
+            .extend([Argument::Text("--record".to_owned()), record]);
+        if tokens {
+            self.args.push(Argument::Text("--tokens".to_owned()));
+        }
+    }
+
+    /// Where workers have blobs from.
+    pub(crate) fn sources(&self) -> anyhow::Result<SourceList> {
+        let words = self.args.iter().zip(self.args.iter().skip(1));
+        for (word, value) in words {
+            match (word, value) {
+                (Argument::Text(word), Argument::Text(json)) if word == "--sources" => {
+                    return serde_json::from_str(json).context("the sources are malformed");
+                }
+                (Argument::Text(word), path) if word == "--source" => {
+                    return Ok(SourceList::directory(path.as_ref().as_ref()));
+                }
+                _ => {}
+            }
+        }
+        anyhow::bail!("nobody knows the sources")
     }
 
     /// Learns whether the worker that has just ended had ever been ready.
@@ -223,8 +250,8 @@ pub(crate) struct Child {
     pidfd: OwnedFd,
     /// Kept open as long as the worker lives: its end tells the worker that the keeper is gone.
     channel: Channel,
-    /// The worker has not said yet that it serves.
-    awaits_word: bool,
+    /// The worker may say something; not once it has said what cannot be understood, or has ended.
+    is_heard: bool,
     was_ready: bool,
     served_before: u64,
 }
@@ -237,7 +264,7 @@ impl Child {
             pid,
             pidfd,
             channel,
-            awaits_word: true,
+            is_heard: true,
             was_ready: false,
             served_before: served,
         })
@@ -249,7 +276,6 @@ impl Child {
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let child = Self::new(pid.context("the worker's pid is none")?, channel, served)?;
         Ok(Child {
-            awaits_word: false,
             was_ready: true,
             ..child
         })
@@ -277,28 +303,29 @@ impl Child {
         self.was_ready
     }
 
-    /// The socket, as long as the worker is to say something on it.
-    pub(crate) fn channel_if_awaited(&self) -> Option<&Channel> {
-        self.awaits_word.then_some(&self.channel)
+    /// The socket, as long as the worker may say something on it.
+    pub(crate) fn channel_if_heard(&self) -> Option<&Channel> {
+        self.is_heard.then_some(&self.channel)
     }
 
     /// Reads what the worker says on the socket, if it has said anything. Never blocks.
     pub(crate) fn take_word(&mut self) -> Option<Word> {
-        if !self.awaits_word {
+        if !self.is_heard {
             return None;
         }
         match self.channel.receive_word(Duration::ZERO) {
             Ok(word) => {
-                self.awaits_word = matches!(word, Word::Prepared { .. });
-                self.was_ready = word == Word::Ready;
+                self.was_ready |= word == Word::Ready;
                 Some(word)
             }
             Err(HandoverError::TimedOut(_)) => None,
             // It is about to end, and the pidfd will tell; or it is of another version, says
             // nothing that can be understood, and its time will run out.
             Err(error) => {
-                self.awaits_word = false;
-                warn!(pid = self.pid(), %error, "no word from the worker");
+                self.is_heard = false;
+                if !self.was_ready {
+                    warn!(pid = self.pid(), %error, "no word from the worker");
+                }
                 None
             }
         }
@@ -349,6 +376,10 @@ mod tests {
         };
         let settings = Settings::new(args, cli.log_format).unwrap();
         let launcher = Launcher::new(&settings, "debug").unwrap();
+        assert_eq!(
+            launcher.sources().unwrap(),
+            settings.sources.prepared().unwrap()
+        );
         let words = launcher.args.into_iter().map(|word| match word {
             Argument::Text(word) => word,
             Argument::Other(word) => panic!("{word:?}"),

@@ -3,13 +3,9 @@
 //! Numbers that outlive the worker: a memfd that keeper and workers map.
 //!
 //! The keeper makes it, every worker gets it with the device and counts in it with atomic
-//! operations; nobody has to be alive for the numbers to be there. The same memory remembers which
-//! objects were opened, so that a worker can tell a reopen from a first open.
+//! operations; nobody has to be alive for the numbers to be there.
 
 use std::fs::File;
-use std::hash::DefaultHasher;
-use std::hash::Hash;
-use std::hash::Hasher;
 use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -27,11 +23,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::latency::Histogram;
-
-/// How many objects are remembered; those opened beyond that count as new each time.
-const SEEN_SLOTS: usize = 1 << 16;
-/// How far a search goes in the table of remembered objects.
-const SEEN_PROBES: usize = 64;
 
 /// Declares the numbers once, for the shared memory and for [`Snapshot`].
 macro_rules! numbers {
@@ -71,8 +62,8 @@ macro_rules! numbers {
 numbers! {
     /// OPENs answered with a size.
     opens,
-    /// Those among `opens` whose volume and cookie key had been opened before, by this worker or an
-    /// earlier one: after a takeover, after its descriptor was closed, or with a new mount.
+    /// Those among `opens` whose volume and cookie key had been opened before, as far as the record of
+    /// versions goes back: after a takeover, after its descriptor was closed, or with a new mount.
     reopens,
     /// OPENs answered with an error: unknown blobs, for the most part.
     refused,
@@ -82,7 +73,8 @@ numbers! {
     bytes,
     /// READs whose data could not be read from the source: their readers got an error.
     source_errors,
-    /// OPENs that were refused since the remote blob is another one than what the cache holds.
+    /// OPENs that were refused since the blob is another one than what is in use, as far as the kernel does
+    /// not see to it itself.
     changed_blobs,
     /// Chunks that did not fit the manifest, and were fetched again.
     bad_chunks,
@@ -138,10 +130,6 @@ impl Snapshot {
 struct Shared {
     numbers: Numbers,
     latency: Histogram,
-    /// Hashes of the keys that were opened, 0 for a free slot; open addressing.
-    seen: [AtomicU64; SEEN_SLOTS],
-    /// In the same places, fingerprints of the versions that were opened; 0 if there are none.
-    versions: [AtomicU64; SEEN_SLOTS],
 }
 
 /// The shared memory, mapped. It reads as [`Numbers`].
@@ -218,48 +206,6 @@ impl Counters {
         let begun = self.requests_begun.load(Relaxed);
         self.requests_ended.store(begun, Relaxed);
     }
-
-    /// Notes that an object is opened, of a version with this fingerprint if there is one; says whether the
-    /// object had been opened before.
-    ///
-    /// Objects are told apart by a hash of 64 bits, which may change with the version of the
-    /// program: then the first reopen counts as an open.
-    pub fn note_open(&self, volume_key: &[u8], cookie_key: &[u8], version: Option<u64>) -> bool {
-        let hash = hash_of(volume_key, cookie_key);
-        for slot in slots_of(hash) {
-            let seen = self.shared().seen[slot].compare_exchange(0, hash, Relaxed, Relaxed);
-            let again = match seen {
-                Ok(_) => false,
-                Err(found) if found == hash => true,
-                Err(_) => continue,
-            };
-            self.shared().versions[slot].store(version.unwrap_or(0), Relaxed);
-            return again;
-        }
-        false
-    }
-
-    /// The fingerprint of the version that an object was opened with last, by any worker.
-    #[must_use]
-    pub fn last_version(&self, volume_key: &[u8], cookie_key: &[u8]) -> Option<u64> {
-        let hash = hash_of(volume_key, cookie_key);
-        let slot = slots_of(hash).find(|slot| self.shared().seen[*slot].load(Relaxed) == hash)?;
-        let version = self.shared().versions[slot].load(Relaxed);
-        (version != 0).then_some(version)
-    }
-}
-
-fn hash_of(volume_key: &[u8], cookie_key: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (volume_key, cookie_key).hash(&mut hasher);
-    hasher.finish().max(1)
-}
-
-/// Where an object may be in the table.
-fn slots_of(hash: u64) -> impl Iterator<Item = usize> {
-    let slots = u64::try_from(SEEN_SLOTS).unwrap_or(u64::MAX);
-    let first = usize::try_from(hash % slots).unwrap_or(0);
-    (0..SEEN_PROBES).map(move |probe| (first + probe) % SEEN_SLOTS)
 }
 
 impl Deref for Counters {
@@ -293,25 +239,8 @@ mod tests {
         count(&worker.reads, 2);
         count(&keeper.reads, 1);
         assert_eq!(keeper.snapshot().reads, 3);
-        assert!(!worker.note_open(b"erofs,a", b"b", Some(7)));
         drop(worker);
-        assert_eq!(keeper.last_version(b"erofs,a", b"b"), Some(7));
-        assert!(keeper.note_open(b"erofs,a", b"b", None));
-        assert_eq!(keeper.last_version(b"erofs,a", b"b"), None);
-        assert_eq!(keeper.last_version(b"erofs,ab", b""), None);
-        let other = keeper.note_open(b"erofs,ab", b"", None);
-        assert!(!other, "keys are told apart");
         assert_eq!(keeper.snapshot().served(), 3);
-    }
-
-    #[test]
-    fn a_full_table_forgets_rather_than_loops() {
-        let counters = Counters::create().unwrap();
-        for slot in &counters.shared().seen {
-            slot.store(u64::MAX, Relaxed);
-        }
-        assert!(!counters.note_open(b"v", b"c", Some(1)));
-        assert!(!counters.note_open(b"v", b"c", Some(1)));
     }
 
     #[test]

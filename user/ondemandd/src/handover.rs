@@ -17,8 +17,9 @@
 //!                                           |<----------------|
 //! ```
 //!
-//! After that the socket only tells each side that the other has ended. A packet arrives as a whole or not
-//! at all, and the two may be different versions of the program: the packet starts with a version.
+//! After that the socket tells each side that the other has ended, and a worker that may change no file asks the
+//! keeper on it to make a stored file stale (STALE, with a number that the answer, DONE, repeats). A packet arrives
+//! as a whole or not at all, and the two may be different versions of the program: the packet starts with a version.
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
@@ -39,16 +40,18 @@ const KIND_READY: u8 = 1;
 const KIND_PREPARED: u8 = 2;
 const KIND_GO: u8 = 3;
 const KIND_FAILED: u8 = 4;
+const KIND_STALE: u8 = 5;
+const KIND_DONE: u8 = 6;
 
 /// How to begin, the argument of `KIND_DEVICE`.
 const BEGIN_FIRST: u8 = 0;
 const BEGIN_RESTORE: u8 = 1;
 const BEGIN_ON_GO: u8 = 2;
 
-/// A reason is cut to so many bytes.
-const LONGEST_REASON: usize = 1024;
+/// A text is cut to so many bytes: an object's name takes three for a byte that is not printable.
+const LONGEST_REASON: usize = 2048;
 
-/// What every packet begins with, and all but `KIND_FAILED` consist of.
+/// What every packet begins with, and some consist of.
 type Head = [u8; 8];
 
 /// What goes wrong on the socket.
@@ -123,6 +126,22 @@ pub enum Word {
         /// Why.
         String,
     ),
+    /// It wants a stored file to be made stale, before it answers an OPEN.
+    Stale {
+        /// The answer repeats it.
+        number: u8,
+        /// Of which object: a record's name.
+        name: String,
+    },
+}
+
+/// What the keeper says to that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Done {
+    /// Of the question.
+    pub number: u8,
+    /// Why it could not, if it could not.
+    pub failed: Option<String>,
 }
 
 impl Channel {
@@ -164,15 +183,35 @@ impl Channel {
         let packet = match word {
             Word::Ready => head(KIND_READY, 0).to_vec(),
             Word::Prepared { resumes } => head(KIND_PREPARED, *resumes).to_vec(),
-            Word::Failed(reason) => {
-                let reason = reason
-                    .as_bytes()
-                    .get(..LONGEST_REASON)
-                    .unwrap_or(reason.as_bytes());
-                [&head(KIND_FAILED, 0), reason].concat()
-            }
+            Word::Failed(reason) => with_text(KIND_FAILED, 0, reason),
+            // A name that is cut is of no object, and the keeper says so.
+            Word::Stale { number, name } => with_text(KIND_STALE, *number, name),
         };
         self.send(&packet, &[])
+    }
+
+    /// Answers a worker.
+    ///
+    /// # Errors
+    ///
+    /// [`HandoverError::Send`].
+    pub fn send_done(&self, done: &Done) -> Result<(), HandoverError> {
+        let failed = done.failed.as_deref().unwrap_or_default();
+        self.send(&with_text(KIND_DONE, done.number, failed), &[])
+    }
+
+    /// Waits for what [`Channel::send_done`] sends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Channel::receive_device`].
+    pub fn receive_done(&self, within: Duration) -> Result<Done, HandoverError> {
+        let ((kind, number), text, _) = self.receive(Some(within))?;
+        if kind != KIND_DONE {
+            return Err(HandoverError::Malformed);
+        }
+        let failed = (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned());
+        Ok(Done { number, failed })
     }
 
     /// Tells a worker that is prepared to begin.
@@ -222,6 +261,10 @@ impl Channel {
             (KIND_READY, 0) => Ok(Word::Ready),
             (KIND_PREPARED, resumes) => Ok(Word::Prepared { resumes }),
             (KIND_FAILED, 0) => Ok(Word::Failed(String::from_utf8_lossy(&text).into_owned())),
+            (KIND_STALE, number) => Ok(Word::Stale {
+                number,
+                name: String::from_utf8(text).map_err(|_| HandoverError::Malformed)?,
+            }),
             _ => Err(HandoverError::Malformed),
         }
     }
@@ -265,7 +308,7 @@ impl Channel {
         }
         match packet.bytes.strip_prefix(&MAGIC) {
             Some([kind, argument, text @ ..])
-                if !packet.is_cut && (text.is_empty() || *kind == KIND_FAILED) =>
+                if !packet.is_cut && (text.is_empty() || has_text(*kind)) =>
             {
                 Ok(((*kind, *argument), text.to_vec(), packet.fds))
             }
@@ -288,6 +331,16 @@ impl Channel {
 /// What a packet says, what follows, and its descriptors.
 type Received = ((u8, u8), Vec<u8>, Vec<OwnedFd>);
 
+fn has_text(kind: u8) -> bool {
+    matches!(kind, KIND_FAILED | KIND_STALE | KIND_DONE)
+}
+
+fn with_text(kind: u8, argument: u8, text: &str) -> Vec<u8> {
+    let text = text.as_bytes();
+    let text = text.get(..LONGEST_REASON).unwrap_or(text);
+    [&head(kind, argument), text].concat()
+}
+
 fn head(kind: u8, argument: u8) -> Head {
     let [a, b, c, d, e, f] = MAGIC;
     [a, b, c, d, e, f, kind, argument]
@@ -302,6 +355,18 @@ impl From<OwnedFd> for Channel {
 impl From<Channel> for OwnedFd {
     fn from(channel: Channel) -> Self {
         channel.socket
+    }
+}
+
+impl Channel {
+    /// The same end once more, for another thread.
+    ///
+    /// # Errors
+    ///
+    /// No descriptor is left.
+    pub(crate) fn duplicate(&self) -> std::io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        Ok(Channel { socket })
     }
 }
 

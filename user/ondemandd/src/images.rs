@@ -12,6 +12,9 @@ use serde::Serialize;
 
 use crate::mounted;
 use crate::mounted::Mounted;
+use crate::record;
+use crate::record::Name;
+use crate::record::Record;
 
 /// Width of a bar.
 const BAR: u64 = 20;
@@ -35,6 +38,9 @@ pub(crate) struct Cached {
     /// Unknown until there is a file of it in the store.
     pub(crate) total: Option<u64>,
     pub(crate) cached: u64,
+    /// The source has another version now than what is mounted: what that was and is, as far as somebody has
+    /// wanted what is not cached.
+    pub(crate) changed: Option<String>,
 }
 
 impl Image {
@@ -56,17 +62,28 @@ impl Image {
 ///
 /// There is no `/proc`.
 pub(crate) fn all(cache: Option<&Path>) -> anyhow::Result<Vec<Image>> {
-    let images = mounted::all()?.into_iter();
-    Ok(images.map(|image| look_up(cache, image)).collect())
+    let images = mounted::all()?;
+    // One that cannot be read is told by the daemon.
+    let record = match images.is_empty() {
+        true => None,
+        false => cache.and_then(|cache| Record::look(&cache.join(record::FILE)).ok()),
+    };
+    let record = record.unwrap_or_default();
+    let images = images.into_iter();
+    Ok(images.map(|image| look_up(cache, &record, image)).collect())
 }
 
-fn look_up(cache: Option<&Path>, mounted: Mounted) -> Image {
+fn look_up(cache: Option<&Path>, record: &record::State, mounted: Mounted) -> Image {
     let volume = mounted.volume_key();
     let keys = [&mounted.image].into_iter().chain(&mounted.blobs);
     let objects = keys.map(|key| {
         let file = cache.and_then(|cache| file_of(cache, &volume, key));
         let metadata = file.and_then(|file| fs::symlink_metadata(file).ok());
+        let entry = record
+            .entries
+            .get(&Name::of(volume.as_bytes(), key.as_bytes()));
         Cached {
+            changed: entry.and_then(|entry| entry.changed.clone()),
             key: key.clone(),
             total: metadata.as_ref().map(MetadataExt::size),
             // What is preallocated or of the file system's own does not count.
@@ -120,6 +137,7 @@ pub(crate) mod tests {
                 key: image.to_owned(),
                 total,
                 cached,
+                changed: None,
             }],
         }
     }
@@ -140,7 +158,21 @@ pub(crate) mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let file = fs::File::create(&path).unwrap();
         file.set_len(1 << 20).unwrap();
-        let image = look_up(Some(root.path()), image());
+        let name = Name::of(b"erofs,web", b"blob");
+        let entry = record::Entry {
+            token: cachefiles_proto::Token::new(&[1]).unwrap(),
+            sole: true,
+            manifest: false,
+            what: "new".into(),
+            changed: Some("was old, is new".into()),
+        };
+        let record = record::State {
+            entries: [(name, entry)].into(),
+            carried: None,
+        };
+        let image = look_up(Some(root.path()), &record, image());
+        assert_eq!(image.objects[0].changed, None);
+        assert_eq!(image.objects[1].changed.as_deref(), Some("was old, is new"));
         assert_eq!(image.objects[0].total, Some(1 << 20));
         assert_eq!(image.objects[0].cached, 0);
         assert_eq!(image.objects[1].total, None);

@@ -47,7 +47,10 @@ use crate::control::server::ControlListener;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
+use crate::evict::Clerk;
 use crate::metrics::server::MetricsServer;
+use crate::record;
+use crate::record::begin::Claim;
 use crate::report::Reporter;
 use crate::rundir;
 use crate::rundir::RunDir;
@@ -85,6 +88,10 @@ struct Keeper {
     /// Stop signals that have come and were not yet told to the machine.
     stops: usize,
     watchdog: Watchdog,
+    /// Who evicts what is stored.
+    clerk: Clerk,
+    /// That no other keeper uses the cache.
+    _claim: Option<Claim>,
 }
 
 /// What a keeper is made of, whether it has just bound the cache or was another program until now.
@@ -99,6 +106,7 @@ struct Parts {
     control: ControlListener,
     metrics: Option<MetricsServer>,
     launcher: Launcher,
+    claim: Option<Claim>,
 }
 
 /// Binds the cache and keeps it served until a signal or the cache's death.
@@ -111,7 +119,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
     // Signals from now on end the keeper in good order.
     let signals = Signals::install()?;
     let control = ControlListener::bind(&run_dir.path(rundir::CONTROL))?;
-    let launcher = Launcher::new(settings, log)?;
+    let mut launcher = Launcher::new(settings, log)?;
     let counters = Arc::new(Counters::create()?);
     let metrics = settings.metrics.as_ref().map(MetricsServer::bind);
     let metrics = metrics.transpose()?;
@@ -121,7 +129,10 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         device,
         dir,
         had_worker,
+        tokens,
+        claim,
     } = device::obtain(settings, &run_dir)?;
+    launcher.set_record(&dir.join(record::FILE), tokens);
     let parts = Parts {
         device,
         fixed: Fixed {
@@ -136,6 +147,7 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         control,
         metrics,
         launcher,
+        claim,
     };
     let (takeover, first) = Takeover::begin(had_worker);
     Keeper::assemble(parts, takeover)?.serve(first)
@@ -152,6 +164,7 @@ impl Keeper {
             ..
         } = parts;
         cull::start(&device, &fixed.cache, fixed.limits, &counters)?;
+        let clerk = Clerk::start(&device, &fixed.cache)?;
         let reporter = Reporter::resume(fixed.cache.clone(), Arc::clone(&counters), parts.uptime);
         let reporter = Arc::new(reporter);
         let socket = metrics.as_ref().map(MetricsServer::socket).transpose();
@@ -159,11 +172,12 @@ impl Keeper {
         if let Some(metrics) = metrics {
             metrics.start(Arc::clone(&reporter))?;
         }
+        let sources = parts.launcher.sources().ok();
         parts.signals.unblock()?;
         Ok(Keeper {
             device,
             counters,
-            control: Control::new(parts.control, Arc::clone(&reporter), CLIENT_WITHIN),
+            control: Control::new(parts.control, Arc::clone(&reporter), sources, CLIENT_WITHIN),
             reporter,
             run_dir: parts.run_dir,
             signals: parts.signals,
@@ -178,6 +192,8 @@ impl Keeper {
             announced: false,
             stops: 0,
             watchdog: Watchdog::from_environment(),
+            clerk,
+            _claim: parts.claim,
         })
     }
 
@@ -291,6 +307,31 @@ impl Keeper {
         if let Some(worker) = &self.worker {
             info!(pid = worker.pid(), ?signal, "ending the worker");
             worker.signal(signal);
+        }
+    }
+
+    /// Has a stored file made stale, for the worker.
+    fn make_stale(&self, number: u8, name: &str) {
+        let channel = self
+            .worker
+            .as_ref()
+            .map(|worker| worker.channel().duplicate());
+        match channel {
+            Some(Ok(channel)) => self.clerk.make_stale(channel, number, name),
+            Some(Err(error)) => error!(%error, "no descriptor left"),
+            None => {}
+        }
+    }
+
+    /// Has evicted what clients want to be, and answers those whose is.
+    fn run_errands(&mut self) {
+        while let Some((client, targets)) = self.control.take_errand() {
+            if let Err(answer) = self.clerk.evict(client, targets) {
+                self.control.answer(client, &answer);
+            }
+        }
+        while let Some((client, answer)) = self.clerk.take_done() {
+            self.control.answer(client, &answer);
         }
     }
 

@@ -25,6 +25,7 @@
 //! | [`keeper`] | the parent: device, processes, signals |
 //! | [`limits`] | how full the cache may become |
 //! | `cull` | the keeper's thread that makes room |
+//! | [`evict`] | what is to go of single objects |
 //! | `graveyard` | what the kernel leaves to be deleted |
 //! | [`takeover`] | the keeper's state machine, without any system call |
 //! | [`handover`] | the socket between the two: descriptors there, "ready" back |
@@ -37,6 +38,7 @@
 //! | [`source`] | where blobs come from |
 //! | [`pool`] | threads that wait for remote sources |
 //! | [`block`] | memory for direct I/O |
+//! | [`record`] | which version each object was opened with |
 //! | [`counters`] | numbers in memory that outlives the worker |
 //! | [`control`] | what the keeper can be asked, over a socket |
 //! | `clients` | sockets that the keeper serves |
@@ -53,6 +55,7 @@
 //! | [`mount`] | `ondemandd mount` and `umount` |
 //! | [`mounted`] | what the kernel says is mounted |
 //! | [`prefetch`] | `ondemandd prefetch` |
+//! | [`scrub`] | `ondemandd scrub` |
 //! | [`doctor`] | `ondemandd doctor` |
 //! | [`generate`] | man pages and completions |
 
@@ -65,6 +68,7 @@ pub mod control;
 pub mod counters;
 mod cull;
 pub mod doctor;
+pub mod evict;
 pub mod generate;
 mod graveyard;
 pub mod handover;
@@ -81,9 +85,11 @@ pub mod objects;
 pub mod patience;
 pub mod pool;
 pub mod prefetch;
+pub mod record;
 pub mod report;
 pub mod rundir;
 pub mod sandbox;
+pub mod scrub;
 pub mod server;
 mod signals;
 pub mod source;

@@ -10,12 +10,14 @@ use ondemandd::cli::Cli;
 use ondemandd::cli::Command;
 use ondemandd::config::settings::Settings;
 use ondemandd::doctor;
+use ondemandd::evict;
 use ondemandd::generate;
 use ondemandd::keeper;
 use ondemandd::logging;
 use ondemandd::manifest;
 use ondemandd::mount;
 use ondemandd::prefetch;
+use ondemandd::scrub;
 use ondemandd::stats;
 use ondemandd::status;
 use ondemandd::takeover::Outcome;
@@ -54,6 +56,11 @@ fn main() -> ExitCode {
         Command::Mount(args) => finish(mount::mount(args)),
         Command::Umount(args) => finish(mount::umount(args)),
         Command::Prefetch(args) => finish(prefetch::run(args)),
+        Command::Evict(args) => finish(evict::command::run(args)),
+        Command::Scrub(args) => match scrub::run(args) {
+            Ok(end) => ExitCode::from(end as u8),
+            Err(error) => finish(Err(error)),
+        },
         Command::Doctor(args) => match doctor::run(args) {
             Ok(false) => ExitCode::FAILURE,
             other => finish(other.map(drop)),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use cachefiles_proto::AnonymousFile;
 
 use crate::manifest::Manifest;
+use crate::record::Name;
 use crate::source::ahead::Pattern;
 use crate::source::Blob;
 
@@ -33,6 +34,8 @@ pub struct Object {
     pub source: usize,
     /// For the log.
     pub name: String,
+    /// What the record calls it.
+    pub key: Name,
     /// What its readers will want next, if anything is read ahead for them.
     pub pattern: Option<Mutex<Pattern>>,
 }

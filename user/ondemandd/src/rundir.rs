@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The run directory: `keeper.pid`, `worker.pid`, `control.sock`, `stats.json`, `cache.path`.
+//! The run directory: `keeper.pid`, `worker.pid`, `control.sock`, `stats.json`, `cache.path`,
+//! `cache.tokens`.
 //!
 //! Files appear complete, by a rename. The keeper holds a lock on the directory for as long as it
 //! lives, so that a pid left behind by one that was killed is never taken for a live one, and no
@@ -29,6 +30,9 @@ pub const STATS: &str = "stats.json";
 pub const CONTROL: &str = "control.sock";
 /// Where the cache is that was bound last, and a newline; for the keeper that goes on with it.
 pub const CACHE: &str = "cache.path";
+
+/// Whether the kernel keeps versions in that cache apart, `on` or `off`; for the same.
+pub const TOKENS: &str = "cache.tokens";
 
 /// A run directory, locked.
 #[derive(Debug)]

@@ -3,9 +3,10 @@
 //! What is done with a message: OPEN, READ, CLOSE.
 //!
 //! A READ may arrive in another thread than the OPEN of its object, so an object is registered
-//! before its OPEN is answered. Nothing that goes wrong with one message ends the worker: the
+//! before its OPEN is answered. What it is answered depends on which version the cache has data of, see `admit`. Nothing that goes wrong with one message ends the worker: the
 //! kernel is told, the log is told, the next message is read.
 
+mod admit;
 mod ahead;
 mod fill;
 
@@ -24,22 +25,27 @@ use tracing::debug;
 use tracing::info;
 use tracing::warn;
 
+pub use self::admit::opening_of;
+use self::admit::Known;
+pub use self::admit::MakeStale;
+pub use self::admit::Versions;
 pub use self::ahead::Rest;
 use self::fill::range_of;
 use self::fill::FillError;
 use crate::block::BlockBuffer;
 use crate::counters::count;
 use crate::counters::Counters;
-use crate::manifest::Manifest;
 use crate::objects::Object;
 use crate::objects::Objects;
 use crate::patience::Patience;
 use crate::pool::Job;
 use crate::pool::Pools;
+use crate::record::judge::Guard;
+use crate::record::Name;
 use crate::source::names::Sources;
-use crate::source::version::Version;
-use crate::source::Blob;
+use crate::source::Found;
 use crate::source::LookupError;
+use crate::source::ReadError;
 
 /// Everything that answers messages; shared by all threads.
 pub struct Server {
@@ -57,6 +63,8 @@ pub struct Server {
     pub patience: Patience,
     /// When nothing is read ahead, since the cache is full.
     pub rest: Rest,
+    /// Which versions the cache has data of.
+    pub versions: Versions,
 }
 
 impl Server {
@@ -125,19 +133,33 @@ impl Server {
         if let Err(error) = open.file.set_close_on_exec() {
             warn!(name, %error, "the kernel would let other programs inherit this object");
         }
-        let (source, blob, manifest) = match self.look_up(&open) {
-            Ok(found) => found,
+        let key = Name::of(&open.volume_key, &open.cookie_key);
+        let admitted = self
+            .look_up(&open, &key)
+            .and_then(|(source, found, known)| {
+                self.admit(&open.file, &key, &found, &known)?;
+                Ok((source, found, known))
+            });
+        let (source, found, known) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => {
-                warn!(name, %volume, %error, "OPEN refused");
                 // The kernel's order: first the descriptor, then the answer.
                 drop(open.file);
                 count(&self.counters.refused, 1);
                 self.send_copen(msg_id, OpenAnswer::Error(error.errno()));
+                match &error {
+                    LookupError::Changed(change) => self.note_change(&key, &name, change),
+                    error => warn!(name, %volume, %error, "OPEN refused"),
+                }
                 return;
             }
         };
+        let Found {
+            blob,
+            manifest,
+            identity,
+        } = found;
         let size = blob.size();
-        let version = blob.version().map(Version::fingerprint);
         let verified = manifest.is_some();
         let pattern = ahead::pattern_of(&blob, manifest.as_ref());
         let object = Object {
@@ -147,60 +169,52 @@ impl Server {
             manifest,
             source,
             name,
+            key,
             pattern,
         };
         let object = Arc::new(object);
         self.objects.insert(object_id, Arc::clone(&object));
-        if self.send_copen(msg_id, OpenAnswer::Size(size)) {
-            count(&self.counters.opens, 1);
-            let again = self
-                .counters
-                .note_open(&open.volume_key, &open.cookie_key, version);
-            count(&self.counters.reopens, u64::from(again));
-            info!(name = object.name, %volume, object_id, size, again, verified, "OPEN");
-        } else {
-            // Whoever wanted the object is gone, or the kernel does not like its size.
-            self.objects.remove(object_id);
-        }
-    }
-
-    /// Finds the blob of an OPEN, which source it is of, and its manifest.
-    fn look_up(&self, open: &Open) -> Result<(usize, Blob, Option<Manifest>), LookupError> {
-        let (index, source, key) = self.sources.find(&open.cookie_key)?;
-        let blob = source.lookup(key)?;
-        self.refuse_change(open, &blob)?;
-        let manifest = source.manifest(key, &blob)?;
-        Ok((index, blob, manifest))
-    }
-
-    /// Refuses a remote blob that is another one than what the cache has data of. The kernel compares
-    /// sizes only; what earlier workers opened is remembered as long as the keeper lives.
-    fn refuse_change(&self, open: &Open, blob: &Blob) -> Result<(), LookupError> {
-        let Some(version) = blob.version() else {
-            return Ok(());
+        let answer = match self.versions.guard {
+            Guard::Kernel => OpenAnswer::Version {
+                size,
+                token: identity.token,
+            },
+            Guard::Record => OpenAnswer::Size(size),
         };
-        let last = self
-            .counters
-            .last_version(&open.volume_key, &open.cookie_key);
-        if last.is_none_or(|last| last == version.fingerprint()) {
-            return Ok(());
+        match self.device.send(&Command::Copen { msg_id, answer }) {
+            Ok(()) => {
+                count(&self.counters.opens, 1);
+                let again = known.entry.is_some();
+                count(&self.counters.reopens, u64::from(again));
+                info!(name = object.name, %volume, object_id, size, again, verified, version = identity.what, "OPEN");
+                self.note_same(&object.key, &known);
+            }
+            Err(error) => {
+                // Whoever wanted the object is gone, or what is mounted is of another version.
+                self.objects.remove(object_id);
+                if error.errno() == Some(Errno::STALE) {
+                    let change = known.change(&identity);
+                    self.note_change(&object.key, &object.name, &change);
+                } else {
+                    count(&self.counters.kernel_errors, 1);
+                    warn!(msg_id, %error, "OPEN not answered");
+                }
+            }
         }
-        // What has no data is as good as new. One that cannot be searched may have some.
-        if let Ok(None) = open.file.seek_data(0) {
-            return Ok(());
-        }
-        count(&self.counters.changed_blobs, 1);
-        Err(LookupError::Changed(version.to_string()))
     }
 
-    fn send_copen(&self, msg_id: u32, answer: OpenAnswer) -> bool {
-        match self.device.send(&Command::Copen { msg_id, answer }) {
-            Ok(()) => true,
-            Err(error) => {
-                count(&self.counters.kernel_errors, 1);
-                warn!(msg_id, %error, "OPEN not answered");
-                false
-            }
+    /// Finds the blob of an OPEN, which source it is of, and what was known of it.
+    fn look_up(&self, open: &Open, key: &Name) -> Result<(usize, Found, Known), LookupError> {
+        let (index, source, rest) = self.sources.find(&open.cookie_key)?;
+        let known = self.versions.known(key)?;
+        let found = source.open(rest, known.had_manifest())?;
+        Ok((index, found, known))
+    }
+
+    fn send_copen(&self, msg_id: u32, answer: OpenAnswer) {
+        if let Err(error) = self.device.send(&Command::Copen { msg_id, answer }) {
+            count(&self.counters.kernel_errors, 1);
+            warn!(msg_id, %error, "OPEN not answered");
         }
     }
 
@@ -237,7 +251,17 @@ impl Server {
                 }
                 return;
             }
-            FillError::Source(_) => &self.counters.source_errors,
+            FillError::Source(error) => {
+                count(&self.counters.source_errors, 1);
+                match error {
+                    ReadError::Changed(change) => self.note_change(&object.key, name, change),
+                    ReadError::Shrunk(_) => {
+                        self.note_change(&object.key, name, &error.to_string());
+                    }
+                    error => warn!(name, ?read, %error, "READ failed"),
+                }
+                return;
+            }
             FillError::Verify(_) => &self.counters.verify_errors,
             FillError::Cache(_) | FillError::Unaligned(_) => &self.counters.kernel_errors,
         };

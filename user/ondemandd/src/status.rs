@@ -88,6 +88,12 @@ fn text(status: &Status) -> String {
                     object.key
                 ),
             };
+            if let Some(change) = &object.changed {
+                let _ = writeln!(
+                    text,
+                    "    has changed: {change}; what is not cached cannot be read until it was unmounted and mounted again"
+                );
+            }
         }
     }
     text
@@ -136,7 +142,10 @@ mod tests {
             daemon_error: Some("gone".into()),
             images: vec![cached("web/image", 0, Some(1 << 20))],
         };
+        let mut status = status;
+        status.images[0].objects[0].changed = Some("was this, is that".into());
         let text = text(&status);
+        assert!(text.contains("has changed: was this, is that"), "{text}");
         assert!(text.contains("no daemon: gone"), "{text}");
         assert!(text.contains("web/image on /mnt (domain web)"), "{text}");
         assert!(

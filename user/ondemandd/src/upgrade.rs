@@ -59,7 +59,7 @@ pub fn run(args: &cli::Upgrade) -> anyhow::Result<()> {
             Ok(())
         }
         Answer::Error { error } => bail!("no upgrade: {error}"),
-        other @ Answer::Stats { .. } => bail!("the keeper gives another answer: {other:?}"),
+        other => bail!("the keeper gives another answer: {other:?}"),
     }
 }
 

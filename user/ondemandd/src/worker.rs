@@ -16,8 +16,11 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context;
 use cachefiles_proto::Buffer;
@@ -40,6 +43,7 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::handover::Begin;
 use crate::handover::Channel;
+use crate::handover::Done;
 use crate::handover::Handover;
 use crate::handover::Word;
 use crate::keeper::RESUMES;
@@ -48,10 +52,14 @@ use crate::objects::Objects;
 use crate::patience::Patience;
 use crate::pool::Pools;
 use crate::pool::Queue;
+use crate::record::judge::Guard;
+use crate::record::Name;
+use crate::record::Record;
 use crate::sandbox::Sandbox;
 use crate::sandbox::SandboxMode;
 use crate::server::Rest;
 use crate::server::Server;
+use crate::server::Versions;
 use crate::source::names::PreparedSources;
 use crate::takeover::READY_WITHIN;
 
@@ -69,6 +77,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// How long a thread waits for a free descriptor before it tries again.
 const DESCRIPTOR_WITHIN: Duration = Duration::from_millis(100);
+
+/// How long the keeper may take to make a file stale: a write and a flush of a disk that may be busy.
+const STALE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a worker ended.
 #[derive(Debug, Error)]
@@ -117,7 +128,7 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
         .receive_device(READY_WITHIN)
         .context("got no device from the keeper")?;
     let begin = handover.begin;
-    let prepared = prepare(args, handover);
+    let prepared = prepare(args, handover, &channel);
     if begin == Begin::OnGo {
         // That it cannot say why is nothing to say: it is about to end.
         if let Err(error) = &prepared {
@@ -168,10 +179,15 @@ pub fn run(args: &cli::Worker) -> Result<(), WorkerError> {
 
 /// Does all that can be done while another worker serves: reads nothing from the device, and writes nothing to
 /// it.
-fn prepare(args: &cli::Worker, handover: Handover) -> Result<(Server, OwnedFd), WorkerError> {
+fn prepare(
+    args: &cli::Worker,
+    handover: Handover,
+    channel: &Channel,
+) -> Result<(Server, OwnedFd), WorkerError> {
     let counters = Arc::new(Counters::from_owned_fd(handover.counters)?);
     let sources = PreparedSources::open(&args.sources()?, &counters)?;
     let device = Device::from_owned_fd(handover.device)?;
+    let versions = open_record(args, channel)?;
     if let Some(identity) = &args.identity {
         let sandbox = Sandbox {
             required: args.sandbox == SandboxMode::Required,
@@ -191,9 +207,56 @@ fn prepare(args: &cli::Worker, handover: Handover) -> Result<(Server, OwnedFd), 
         counters,
         patience: Patience::default(),
         rest: Rest::default(),
+        versions,
     };
     let epoll = watch(&server.device).context("epoll")?;
     Ok((server, epoll))
+}
+
+/// Opens the record, which is of root, and stays open when the worker is somebody else.
+fn open_record(args: &cli::Worker, channel: &Channel) -> anyhow::Result<Versions> {
+    let path = args.record.as_ref().context(
+        "the keeper is of a version that keeps no record of versions: restart the service",
+    )?;
+    let record = Record::open(path)
+        .with_context(|| format!("the record of versions, {}", path.display()))?;
+    let guard = match args.tokens {
+        true => Guard::Kernel,
+        false => Guard::Record,
+    };
+    let channel = channel.duplicate().context("no descriptor left")?;
+    let asked = Mutex::new((channel, 0_u8));
+    let make_stale = move |name: &Name| {
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let (channel, number) = &mut *asked;
+        *number = number.wrapping_add(1);
+        ask_to_make_stale(channel, *number, name)
+    };
+    Ok(Versions::new(record, guard, Box::new(make_stale)))
+}
+
+/// Asks the keeper, and waits for its answer.
+fn ask_to_make_stale(channel: &Channel, number: u8, name: &Name) -> Result<(), String> {
+    let word = Word::Stale {
+        number,
+        name: name.to_string(),
+    };
+    channel
+        .send_word(&word)
+        .map_err(|error| error.to_string())?;
+    let by = Instant::now() + STALE_WITHIN;
+    loop {
+        let left = by.saturating_duration_since(Instant::now());
+        let done = channel.receive_done(left);
+        match done.map_err(|error| error.to_string())? {
+            Done { number: other, .. } if other != number => {}
+            Done { failed: None, .. } => return Ok(()),
+            Done {
+                failed: Some(error),
+                ..
+            } => return Err(error),
+        }
+    }
 }
 
 /// Takes the socket off standard input, which then reads `/dev/null`.

@@ -19,6 +19,7 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -28,6 +29,12 @@ use hostile::well;
 use hostile::Hostile;
 use ondemandd::config::source::SourceConfig;
 use ondemandd::counters::Counters;
+use ondemandd::record::begin::for_bind;
+use ondemandd::record::begin::Claim;
+use ondemandd::record::Entry;
+use ondemandd::record::Name;
+use ondemandd::record::Record;
+use ondemandd::record::FILE;
 use ondemandd::sandbox::user::Identity;
 use ondemandd::sandbox::Sandbox;
 use ondemandd::source::names::PreparedSources;
@@ -116,6 +123,13 @@ fn child() {
     println!("{}", if done { "all tried" } else { "skipped" });
 }
 
+/// The record of a new cache.
+fn new_record(cache: &Path) -> PathBuf {
+    let claim = Claim::new(cache).unwrap().unwrap();
+    for_bind(&claim, cache).unwrap();
+    cache.join(FILE)
+}
+
 fn open_dir(path: &str) -> OwnedFd {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).unwrap()
@@ -179,9 +193,29 @@ impl Trial {
 
     fn files(&self, dir: &Path) -> bool {
         let mut open_before = tempfile::tempfile().unwrap();
+        let cache = dir.with_file_name("cache");
+        fs::create_dir(&cache).unwrap();
+        let record_path = new_record(&cache);
+        let record = Record::open(&record_path).unwrap();
+        // Half a line, which has to be cut off.
+        let mut half = File::options().append(true).open(&record_path).unwrap();
+        half.write_all(b"0123456789abcdef vers").unwrap();
+        let name = Name::of(b"erofs,v", b"image");
+        let entry = Entry {
+            token: cachefiles_proto::Token::new(&[1]).unwrap(),
+            sole: true,
+            manifest: false,
+            what: "it".into(),
+            changed: None,
+        };
         if !self.enter(false) {
             return false;
         }
+        // A worker adds to it, and cannot do anything else with it.
+        record.note(&name, &entry).unwrap();
+        assert_eq!(record.get(&name).unwrap().0, Some(entry));
+        denied(File::open(&record_path));
+        denied(fs::remove_file(&record_path));
         let text = io::read_to_string(self.open("blob", OFlags::RDONLY).unwrap());
         assert_eq!(text.unwrap(), "0123");
         self.open(".", OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
@@ -322,8 +356,11 @@ fn a_worker_starts_in_its_sandbox() {
     let counters = Counters::create().unwrap();
     ours.send_device(device.as_fd(), counters.as_fd(), Begin::First)
         .unwrap();
+    let cache = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_ondemandd"))
         .args(["worker", "--threads=2", "--source=/usr", "--as", NOBODY])
+        .arg("--record")
+        .arg(new_record(cache.path()))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .output()
         .unwrap();

@@ -2,6 +2,7 @@
 
 //! The worker process as the keeper sees it, as far as that goes without a kernel module.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::process::Child;
@@ -16,6 +17,9 @@ use ondemandd::handover::Channel;
 use ondemandd::handover::HandoverError;
 use ondemandd::handover::Word;
 use ondemandd::keeper::RESUMES;
+use ondemandd::record::begin::for_bind;
+use ondemandd::record::begin::Claim;
+use ondemandd::record::FILE;
 
 /// The deadline of what happens at once, on this machine.
 fn soon() -> Duration {
@@ -23,9 +27,20 @@ fn soon() -> Duration {
 }
 
 fn start(source: &str) -> (Child, Channel) {
+    // Below the build's own directory, with what other tests leave there.
+    let cache = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap()
+        .keep();
+    let claim = Claim::new(&cache).unwrap().unwrap();
+    for_bind(&claim, &cache).unwrap();
+    start_with(source, &["--record".as_ref(), cache.join(FILE).as_os_str()])
+}
+
+fn start_with(source: &str, more: &[&OsStr]) -> (Child, Channel) {
     let (ours, theirs) = Channel::pair().unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_ondemandd"))
         .args(["worker", "--threads=2", "--source", source])
+        .args(more)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stderr(Stdio::piped())
         .spawn()
@@ -132,4 +147,27 @@ fn a_keeper_that_dies_first_leaves_nobody_behind() {
     drop(channel);
     let output = child.wait_with_output().unwrap();
     assert_gave_up(&output, "the other process has ended");
+}
+
+#[test]
+fn a_keeper_that_keeps_no_record_is_refused() {
+    // An older one, with a device that is one.
+    let Ok(device) = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+    else {
+        eprintln!("skipped: no /dev/fuse");
+        return;
+    };
+    let (child, channel) = start_with("/", &[]);
+    let counters = Counters::create().unwrap();
+    channel
+        .send_device(device.as_fd(), counters.as_fd(), Begin::OnGo)
+        .unwrap();
+    match channel.receive_word(soon()).unwrap() {
+        Word::Failed(reason) => assert!(reason.contains("restart the service"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_gave_up(&end_of(child, &channel), "keeps no record");
 }

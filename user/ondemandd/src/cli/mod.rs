@@ -15,10 +15,12 @@ use clap::Subcommand;
 use serde::Deserialize;
 
 pub use self::tools::Doctor;
+pub use self::tools::Evict;
 pub use self::tools::Generate;
 pub use self::tools::Manifest;
 pub use self::tools::Mount;
 pub use self::tools::Prefetch;
+pub use self::tools::Scrub;
 pub use self::tools::Status;
 pub use self::tools::Top;
 pub use self::tools::Umount;
@@ -100,6 +102,23 @@ pub enum Command {
     ///
     /// It gives way: while others have requests in flight it pauses before each MiB, for a second at most.
     Prefetch(Prefetch),
+
+    /// Drop what the cache holds of an image that is not in use, and forget that it had a manifest.
+    ///
+    /// Of an image without a domain all of its blobs go, too; of one in a domain those that are named, since others
+    /// may share them. What is mounted is never dropped.
+    ///
+    /// Exit status: 0 if something was dropped and nothing is left, 1 otherwise.
+    Evict(Evict),
+
+    /// Read what the cache holds of an image from the disk, hold it against the manifest, and drop what does not fit.
+    ///
+    /// Chunks that are wrong are dropped, together with those that are there in part; the rest stays. What is mounted
+    /// is read and told of, but nothing of it is dropped.
+    ///
+    /// Exit status: 0 if all that is cached is right, 3 if something was wrong and is gone, 4 if something is wrong
+    /// and in use, 1 if it could not be done: there is no manifest, no keeper answers.
+    Scrub(Scrub),
 
     /// Look whether this machine can serve images, a line for each thing that it takes.
     ///
@@ -289,6 +308,14 @@ pub struct Worker {
     /// As in `serve`.
     #[arg(long, default_value = "best-effort")]
     pub sandbox: SandboxMode,
+
+    /// Where the record of versions is. A keeper of a version without it keeps none.
+    #[arg(long)]
+    pub record: Option<PathBuf>,
+
+    /// The kernel keeps versions apart by tokens.
+    #[arg(long)]
+    pub tokens: bool,
 }
 
 impl Worker {
@@ -304,6 +331,18 @@ impl Worker {
             (None, None) => anyhow::bail!("neither --source nor --sources"),
         }
     }
+}
+
+/// The domain of an image, as `mount` has it: the one that is named, or what stands before the first slash.
+#[must_use]
+pub fn domain_of<'a>(image: &'a str, domain: Option<&'a str>) -> Option<&'a str> {
+    domain.or_else(|| image.split_once('/').map(|(name, _)| name))
+}
+
+/// The key of its volume.
+#[must_use]
+pub fn volume_of(image: &str, domain: Option<&str>) -> String {
+    format!("erofs,{}", domain_of(image, domain).unwrap_or(image))
 }
 
 #[cfg(test)]

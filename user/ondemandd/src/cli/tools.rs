@@ -107,6 +107,58 @@ pub struct Prefetch {
     pub json: bool,
 }
 
+/// Arguments of `evict`.
+#[derive(Args, Debug)]
+pub struct Evict {
+    /// The image, as it is mounted: `NAME/IMAGE` of the source NAME, or `IMAGE` of the default source.
+    #[arg(value_name = "[SOURCE/]IMAGE")]
+    pub image: String,
+
+    /// The domain, as in `mount`.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+
+    /// A blob of the image that is to go, too.
+    #[arg(long, value_name = "[SOURCE/]BLOB")]
+    pub blob: Vec<String>,
+
+    /// Run directory of the keeper.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Print JSON rather than lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `scrub`.
+#[derive(Args, Debug)]
+pub struct Scrub {
+    /// The image, as it is mounted: `NAME/IMAGE` of the source NAME, or `IMAGE` of the default source.
+    #[arg(value_name = "[SOURCE/]IMAGE")]
+    pub image: String,
+
+    /// The domain, as in `mount`.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Option<String>,
+
+    /// A blob of the image that is scrubbed, too.
+    #[arg(long, value_name = "[SOURCE/]BLOB")]
+    pub blob: Vec<String>,
+
+    /// The manifest, if it is not to be had from the image's source.
+    #[arg(long, value_name = "FILE", conflicts_with = "blob")]
+    pub manifest: Option<PathBuf>,
+
+    /// Run directory of the keeper.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Print JSON rather than lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `umount`.
 #[derive(Args, Debug)]
 pub struct Umount {

@@ -206,6 +206,7 @@ mod tests {
             "kind",
             "path",
             "verify",
+            "identity",
             "url",
             "username",
             "password",

@@ -41,6 +41,21 @@ pub enum Verify {
     Always,
 }
 
+/// What tells two versions of an image apart, where it has no manifest: with one it is the manifest, and
+/// nothing else.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdentityBy {
+    /// Of a directory: inode, size, time of change, and time of change of the inode. Its default.
+    Stat,
+    /// Of a server: the ETag, or Last-Modified and size where there is none. Its default.
+    Etag,
+    /// The size alone: whoever changes an image changes its name, or its size.
+    Size,
+    /// The manifest: an image without one is refused.
+    Digest,
+}
+
 /// `kind = "directory"`
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -50,6 +65,9 @@ pub struct DirectoryConfig {
     /// What is done with manifests.
     #[serde(default)]
     pub verify: Verify,
+    /// What tells versions apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityBy>,
 }
 
 /// `kind = "http"`
@@ -73,6 +91,9 @@ pub struct HttpConfig {
     /// What is done with manifests.
     #[serde(default)]
     pub verify: Verify,
+    /// What tells versions apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityBy>,
     /// How it may be asked.
     #[serde(default)]
     pub requests: RequestLimits,
@@ -113,6 +134,9 @@ pub struct S3Config {
     /// What is done with manifests.
     #[serde(default)]
     pub verify: Verify,
+    /// What tells versions apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityBy>,
     /// How it may be asked.
     #[serde(default)]
     pub requests: RequestLimits,
@@ -138,6 +162,33 @@ impl SourceConfig {
             SourceConfig::Directory(directory) => directory.verify,
             SourceConfig::Http(http) => http.verify,
             SourceConfig::S3(s3) => s3.verify,
+        }
+    }
+
+    /// What tells versions apart.
+    #[must_use]
+    pub fn identity(&self) -> IdentityBy {
+        match self {
+            SourceConfig::Directory(directory) => directory.identity.unwrap_or(IdentityBy::Stat),
+            SourceConfig::Http(HttpConfig { identity, .. })
+            | SourceConfig::S3(S3Config { identity, .. }) => identity.unwrap_or(IdentityBy::Etag),
+        }
+    }
+
+    /// Refuses what does not tell versions of this kind of source apart.
+    fn check_identity(&self) -> anyhow::Result<()> {
+        let is_directory = matches!(self, SourceConfig::Directory(_));
+        match self.identity() {
+            IdentityBy::Etag if is_directory => anyhow::bail!(
+                "identity \"etag\" is for web servers and buckets: a directory has \"stat\", \"size\" or \"digest\""
+            ),
+            IdentityBy::Stat if !is_directory => anyhow::bail!(
+                "identity \"stat\" is for directories: a web server or bucket has \"etag\", \"size\" or \"digest\""
+            ),
+            IdentityBy::Digest if self.verify() == Verify::Never => anyhow::bail!(
+                "identity \"digest\" takes manifests, and verify \"never\" looks for none"
+            ),
+            _ => Ok(()),
         }
     }
 
@@ -180,6 +231,7 @@ impl SourceConfig {
     ///
     /// The field, and what is wrong with it.
     pub fn check(&self) -> anyhow::Result<()> {
+        self.check_identity()?;
         match self {
             SourceConfig::Directory(_) => Ok(()),
             SourceConfig::Http(http) => {
@@ -253,6 +305,10 @@ mod tests {
             "kind = 'http'\nurl = 'https://example.org/images'\nverify = 'always'",
             "kind = 'http'\nurl = 'http://h'\ntoken = { file = '/run/t' }\nrequests.retries = 0",
             "kind = 's3'\nbucket = 'b'\nendpoint = 'http://127.0.0.1:9000'\nprefix = 'a/b'",
+            "kind = 'directory'\npath = '/srv'\nidentity = 'stat'",
+            "kind = 'directory'\npath = '/srv'\nidentity = 'size'\nverify = 'never'",
+            "kind = 'http'\nurl = 'http://h'\nidentity = 'digest'",
+            "kind = 's3'\nbucket = 'b'\nendpoint = 'http://h'\nidentity = 'etag'",
         ] {
             check(good).unwrap();
         }
@@ -284,6 +340,19 @@ mod tests {
                 "username",
             ),
             ("kind = 's3'\nbucket = ''\nendpoint = 'http://h'", "bucket"),
+            (
+                "kind = 'directory'\npath = '/'\nidentity = 'etag'",
+                "a directory has",
+            ),
+            (
+                "kind = 'http'\nurl = 'http://h'\nidentity = 'stat'",
+                "for directories",
+            ),
+            (
+                "kind = 'http'\nurl = 'http://h'\nidentity = 'digest'\nverify = 'never'",
+                "looks for none",
+            ),
+            ("kind = 'http'\nurl = 'http://h'\nidentity = 'name'", "name"),
         ] {
             // Its whole text would hold the line that it is about.
             let error = match toml::from_str::<SourceConfig>(bad) {

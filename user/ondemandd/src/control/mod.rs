@@ -26,7 +26,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::evict::Evicted;
+use crate::evict::Targets;
 use crate::report::Report;
+use crate::source::names::SourceList;
 
 /// A request has no more bytes, its newline included.
 pub const LONGEST_REQUEST: usize = 8 << 10;
@@ -43,6 +46,13 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<PathBuf>,
     },
+    /// What is stored of some objects is to go.
+    Evict {
+        /// Which.
+        targets: Targets,
+    },
+    /// Where blobs come from; places of secrets, and no secrets.
+    Sources,
 }
 
 /// What is answered.
@@ -62,6 +72,16 @@ pub enum Answer {
         worker_pid: u32,
         /// Why the keeper is still the program that it was, if it is.
         kept: Option<String>,
+    },
+    /// To [`Request::Evict`].
+    Evicted {
+        /// What came of it.
+        evicted: Evicted,
+    },
+    /// To [`Request::Sources`].
+    Sources {
+        /// As the workers are told.
+        sources: SourceList,
     },
     /// It was not understood, or not done.
     Error {
@@ -101,6 +121,27 @@ mod tests {
         };
         let line = r#"{"answer":"upgraded","program":"/new","worker_pid":3,"kept":null}"#;
         assert_eq!(serde_json::to_string(&upgraded).unwrap(), line);
+
+        let targets = Targets {
+            volume: "erofs,v".into(),
+            keys: vec!["image".into()],
+            all: true,
+            forget: true,
+        };
+        let evict = Request::Evict { targets };
+        let line = concat!(
+            r#"{"request":"evict","targets":{"volume":"erofs,v","keys":["image"],"#,
+            r#""all":true,"forget":true}}"#
+        );
+        assert_eq!(serde_json::to_string(&evict).unwrap(), line);
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), evict);
+        let evicted = Evicted::default();
+        let line = concat!(
+            r#"{"answer":"evicted","evicted":{"objects":0,"bytes":0,"#,
+            r#""in_use":[],"failed":[],"missing":[],"forgotten":0}}"#
+        );
+        let answer = Answer::Evicted { evicted };
+        assert_eq!(serde_json::to_string(&answer).unwrap(), line);
 
         let report = Box::new(crate::report::tests::report());
         let answer = Answer::Stats { report };

@@ -35,7 +35,9 @@ use crate::clients::Clients;
 use crate::clients::Listen;
 use crate::clients::Newcomer;
 use crate::clients::Service;
+use crate::evict::Targets;
 use crate::report::Reporter;
+use crate::source::names::SourceList;
 
 /// Only the owner may connect; root may in any case.
 const SOCKET_MODE: u32 = 0o600;
@@ -132,6 +134,9 @@ pub(crate) struct Control {
 struct Desk {
     reporter: Arc<Reporter>,
     wishes: VecDeque<Wish>,
+    errands: VecDeque<(ClientId, Targets)>,
+    /// Where blobs come from, if that is known.
+    sources: Option<SourceList>,
 }
 
 /// A client wants an upgrade, and waits.
@@ -146,6 +151,7 @@ impl Control {
     pub(crate) fn new(
         listener: ControlListener,
         reporter: Arc<Reporter>,
+        sources: Option<SourceList>,
         within: Duration,
     ) -> Self {
         Control {
@@ -153,6 +159,8 @@ impl Control {
             desk: Desk {
                 reporter,
                 wishes: VecDeque::new(),
+                errands: VecDeque::new(),
+                sources,
             },
         }
     }
@@ -165,6 +173,11 @@ impl Control {
     /// The next upgrade that somebody wants.
     pub(crate) fn take_wish(&mut self) -> Option<Wish> {
         self.desk.wishes.pop_front()
+    }
+
+    /// What somebody wants to be evicted next.
+    pub(crate) fn take_errand(&mut self) -> Option<(ClientId, Targets)> {
+        self.desk.errands.pop_front()
     }
 
     /// Answers a client that waits.
@@ -231,6 +244,16 @@ impl Service for Desk {
                 self.wishes.push_back(Wish { client, program });
                 return None;
             }
+            Ok(Request::Evict { targets }) => {
+                self.errands.push_back((client, targets));
+                return None;
+            }
+            Ok(Request::Sources) => match &self.sources {
+                Some(sources) => Answer::Sources {
+                    sources: sources.clone(),
+                },
+                None => Answer::error("nobody knows the sources"),
+            },
             Err(error) => Answer::error(format!("no request that is known: {error}")),
         };
         Some(line(&answer))

@@ -16,8 +16,8 @@
 //! | [`pass`] | one pass over the store |
 //! | [`pause`] | when to look again if nothing could go |
 
-mod oldest;
-mod pass;
+pub(crate) mod oldest;
+pub(crate) mod pass;
 mod pause;
 pub(crate) mod store;
 
@@ -241,12 +241,22 @@ impl Kernel for Asker<'_> {
     }
 
     fn cull(&self, dir: BorrowedFd<'_>, name: &OsStr) -> anyhow::Result<Verdict> {
-        rustix::process::fchdir(dir).context("fchdir")?;
-        let in_use = Command::InUse(name.to_owned());
-        let cull = Command::Cull(name.to_owned());
-        let result = self.device.send(&in_use);
-        verdict(result.and_then(|()| self.device.send(&cull)))
+        remove(self.device, dir, name)
     }
+}
+
+/// Has the kernel remove `name` in `dir`, unless it is in use. The calling thread has a working directory of its own,
+/// which is `dir` then.
+pub(crate) fn remove(
+    device: &Device,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+) -> anyhow::Result<Verdict> {
+    rustix::process::fchdir(dir).context("fchdir")?;
+    let in_use = Command::InUse(name.to_owned());
+    let cull = Command::Cull(name.to_owned());
+    let result = device.send(&in_use);
+    verdict(result.and_then(|()| device.send(&cull)))
 }
 
 fn is_wanted(device: &Device) -> anyhow::Result<bool> {
@@ -282,7 +292,7 @@ fn verdict(result: cachefiles_proto::Result<()>) -> anyhow::Result<Verdict> {
 }
 
 /// Gives the calling thread a working directory of its own.
-fn own_working_directory() -> Result<(), Errno> {
+pub(crate) fn own_working_directory() -> Result<(), Errno> {
     // SAFETY: Descriptors stay shared: only the working directory, the root and the umask are
     // unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS) }?;

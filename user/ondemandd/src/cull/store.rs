@@ -11,6 +11,7 @@ use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -68,6 +69,22 @@ impl Store {
         open_below(&self.root, OsStr::new("graveyard"))
     }
 
+    /// The same, made if it is missing.
+    pub(crate) fn make_graveyard(&self) -> Result<OwnedFd, Errno> {
+        let name = OsStr::new("graveyard");
+        match rustix::fs::mkdirat(&self.root, name, Mode::RWXU) {
+            Ok(()) => rustix::fs::fsync(&self.root)?,
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        open_below(&self.root, name)
+    }
+
+    /// The directory of the cache.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
     /// The directory that an object's file is in.
     pub(crate) fn directory_of(&self, place: &Place) -> Result<OwnedFd, Errno> {
         let volume = open_below(&self.cache()?, &place.volume)?;
@@ -89,6 +106,17 @@ impl Store {
         // The flow says no more than that something was shown.
         let _ = walk_volume(&self.cache()?, volume, visit)?;
         Ok(empty)
+    }
+
+    /// Shows every object of one volume, or that it has none.
+    pub(crate) fn walk_one(
+        &self,
+        volume: &Arc<OsString>,
+        visit: &mut impl FnMut(Found) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
+        // Only the flow of `visit` ends it early.
+        let _ = walk_volume(&self.cache()?, volume, visit)?;
+        Ok(())
     }
 
     /// Shows every object, and after those of a volume, the volume if there were none. A directory

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context;
 use cachefiles_proto::Command;
@@ -18,9 +19,14 @@ use tracing::info;
 
 use crate::cli::FillWay;
 use crate::config::settings::Settings;
+use crate::record::begin;
+use crate::record::begin::Claim;
 use crate::rundir;
 use crate::rundir::RunDir;
 use crate::systemd;
+
+/// What the run directory has if the kernel keeps versions apart.
+const TOKENS_ON: &str = "on\n";
 
 /// What comes of a command.
 type Sent = cachefiles_proto::Result<()>;
@@ -32,6 +38,10 @@ pub(super) struct Obtained {
     pub(super) dir: PathBuf,
     /// The cache had a worker under another keeper.
     pub(super) had_worker: bool,
+    /// The kernel keeps versions apart by tokens.
+    pub(super) tokens: bool,
+    /// That no other keeper uses it.
+    pub(super) claim: Option<Claim>,
 }
 
 /// Goes on with the device of standard input, if the settings say so, or else with the one that systemd
@@ -39,15 +49,20 @@ pub(super) struct Obtained {
 pub(super) fn obtain(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
     if settings.take_over {
         let device = from_stdin()?;
-        let obtained = go_on(settings, device, "standard input")?;
+        // It may have been bound by anybody.
+        let obtained = go_on(settings, device, "standard input", false)?;
         systemd::store(obtained.device.as_fd());
         return Ok(obtained);
     }
     match systemd::stored()? {
         Some(device) => {
-            let obtained = go_on(settings, device, "the descriptor that systemd has kept")?;
-            check_dir(&obtained.dir, run_dir)?;
-            Ok(obtained)
+            check_dir(&find(&settings.cache)?, run_dir)?;
+            go_on(
+                settings,
+                device,
+                "the descriptor that systemd has kept",
+                had_tokens(run_dir)?,
+            )
         }
         None => bind(settings, run_dir),
     }
@@ -67,16 +82,60 @@ fn from_stdin() -> anyhow::Result<OwnedFd> {
 }
 
 /// Goes on with a device that was bound by another keeper.
-fn go_on(settings: &Settings, device: OwnedFd, what: &str) -> anyhow::Result<Obtained> {
+fn go_on(
+    settings: &Settings,
+    device: OwnedFd,
+    what: &str,
+    said_tokens: bool,
+) -> anyhow::Result<Obtained> {
     let dir = find(&settings.cache)?;
     let device =
         Device::from_owned_fd(device).with_context(|| format!("{what} is not the device"))?;
-    info!(cache = %dir.display(), sources = %settings.sources, from = what, "device taken over");
+    let tokens = has_tokens(|command| device.send(command), said_tokens);
+    // Who has it may be about to end.
+    let claim = Claim::new(&dir)?;
+    begin::for_takeover(claim.as_ref(), &dir)?;
+    info!(cache = %dir.display(), sources = %settings.sources, from = what, tokens, "device taken over");
     Ok(Obtained {
         device,
         dir,
         had_worker: true,
+        tokens,
+        claim,
     })
+}
+
+/// Asks the module to keep versions apart; whether it does.
+fn ask_for_tokens(send: impl Fn(&Command) -> Sent) -> anyhow::Result<bool> {
+    match send(&Command::Identity) {
+        Ok(()) => Ok(true),
+        Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => {
+            info!("the loaded module cannot keep versions apart: this daemon does, by its record");
+            Ok(false)
+        }
+        Err(error) => Err(error).context("cannot ask the module to keep versions apart"),
+    }
+}
+
+/// Whether a cache that another keeper has bound keeps versions apart. Whoever answers with a token unasked has all
+/// OPENs fail; whoever does not, has the record alone. A module may say so itself, to whom asks again. If not, `said`
+/// is what another keeper has left.
+fn has_tokens(send: impl Fn(&Command) -> Sent, said: bool) -> bool {
+    let errno = match send(&Command::Identity) {
+        Ok(()) => return true,
+        Err(error) => error.errno(),
+    };
+    said && errno == Some(Errno::BUSY)
+}
+
+/// What was said of tokens when the cache was bound, if it was said of this cache: another keeper, of a version that
+/// says nothing, may have bound one since.
+fn had_tokens(run_dir: &RunDir) -> anyhow::Result<bool> {
+    let written = |name| fs::metadata(run_dir.path(name)).and_then(|it| it.modified());
+    let (Ok(said), Ok(bound)) = (written(rundir::TOKENS), written(rundir::CACHE)) else {
+        return Ok(false);
+    };
+    Ok(said >= bound && run_dir.read(rundir::TOKENS)?.as_deref() == Some(TOKENS_ON))
 }
 
 /// Tells the module how data is to be stored and starts the cache; returns how it will be.
@@ -163,15 +222,24 @@ fn bind(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
             "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
         )?;
     }
+    let tokens = ask_for_tokens(|command| device.send(command))?;
+    let Some(claim) = Claim::new(&dir)? else {
+        bail!("another keeper uses the cache in {}", dir.display());
+    };
+    begin::for_bind(&claim, &dir)?;
     let fill = bind_store(settings.fill, |command| device.send(command))
         .with_context(|| format!("cannot start a cache in {}", dir.display()))?;
-    info!(cache = %dir.display(), sources = %settings.sources, ?fill, "cache bound");
+    info!(cache = %dir.display(), sources = %settings.sources, ?fill, tokens, "cache bound");
     run_dir.write(rundir::CACHE, &path_line(&dir))?;
+    // After it: see `had_tokens`.
+    run_dir.write(rundir::TOKENS, if tokens { TOKENS_ON } else { "off\n" })?;
     systemd::store(device.as_fd());
     Ok(Obtained {
         device,
         dir,
         had_worker: false,
+        tokens,
+        claim: Some(claim),
     })
 }
 
@@ -254,5 +322,58 @@ mod tests {
         let never =
             |command: &str, _: &[String]| (command == "bind ondemand").then_some(Errno::OPNOTSUPP);
         assert!(bind_with(FillWay::Auto, never).0.is_err());
+    }
+
+    #[test]
+    fn a_module_without_tokens_is_no_error() {
+        let answer = |errno: Option<Errno>| {
+            ask_for_tokens(|command| match errno {
+                None => Ok(()),
+                Some(errno) => Err(cachefiles_proto::Error::Command {
+                    command: command.to_string(),
+                    errno,
+                }),
+            })
+        };
+        assert!(answer(None).unwrap());
+        assert!(!answer(Some(Errno::OPNOTSUPP)).unwrap());
+        assert!(answer(Some(Errno::BUSY)).is_err());
+    }
+
+    #[test]
+    fn a_cache_that_is_bound_is_asked_and_believed() {
+        let has = |errno: Option<Errno>, said| {
+            let send = |command: &Command| match errno {
+                None => Ok(()),
+                Some(errno) => Err(cachefiles_proto::Error::Command {
+                    command: command.to_string(),
+                    errno,
+                }),
+            };
+            has_tokens(send, said)
+        };
+        for said in [false, true] {
+            assert!(has(None, said));
+            assert_eq!(has(Some(Errno::BUSY), said), said);
+            assert!(!has(Some(Errno::OPNOTSUPP), said));
+        }
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_cache_that_was_bound_last() {
+        let root = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::create(root.path()).unwrap();
+        assert!(!had_tokens(&run_dir).unwrap());
+        run_dir.write(rundir::CACHE, "/c\n").unwrap();
+        run_dir.write(rundir::TOKENS, TOKENS_ON).unwrap();
+        assert!(had_tokens(&run_dir).unwrap());
+        run_dir.write(rundir::TOKENS, "off\n").unwrap();
+        assert!(!had_tokens(&run_dir).unwrap());
+        run_dir.write(rundir::TOKENS, TOKENS_ON).unwrap();
+        // An older one binds, and says nothing of tokens.
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+        let cache = fs::File::open(run_dir.path(rundir::CACHE)).unwrap();
+        cache.set_modified(later).unwrap();
+        assert!(!had_tokens(&run_dir).unwrap());
     }
 }

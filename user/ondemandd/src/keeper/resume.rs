@@ -44,6 +44,7 @@ use crate::limits::Limits;
 use crate::metrics::address::MetricsAddress;
 use crate::metrics::server::MetricsServer;
 
+use crate::record::begin::Claim;
 use crate::rundir::RunDir;
 use crate::signals;
 use crate::signals::Signals;
@@ -53,7 +54,7 @@ use crate::takeover::Takeover;
 
 /// The version of a keeper's state that this program writes and reads; another meaning of it, or of the
 /// descriptors beside it, takes another number.
-pub const RESUMES: u8 = 3;
+pub const RESUMES: u8 = 4;
 
 /// No more bytes than fit into a socket's buffer by default.
 const LONGEST_STATE: usize = 128 << 10;
@@ -204,7 +205,10 @@ pub fn resume() -> anyhow::Result<Outcome> {
     let worker = Child::resume(state.worker_pid, channel, state.served_before)?;
     // The name of the program's file, which may be any.
     let _ = rustix::thread::set_name(c"ondemandd");
+    // The program that this process was has just given it up.
+    let claim = Claim::new(&state.fixed.cache)?;
     let parts = Parts {
+        claim,
         device,
         metrics: metrics_of(&state.fixed, metrics),
         fixed: state.fixed,
@@ -265,12 +269,12 @@ fn metrics_of(fixed: &Fixed, socket: Option<OwnedFd>) -> Option<MetricsServer> {
 mod tests {
     use super::*;
 
-    /// The form of version 3. Whoever changes the one changes the other, and the number: a program that takes an
+    /// The form of version 4. Whoever changes the one changes the other, and the number: a program that takes an
     /// earlier form for its own would end while it is the keeper.
     const FORM: &str = concat!(
         r#"{"fixed":{"cache":"/c","limits":{"brun":7,"bcull":5,"bstop":1,"frun":7,"fcull":5,"fstop":1},"#,
         r#""metrics":"127.0.0.1:9464"},"run_dir":"/r/","launcher":{"program":"/p","use_self":false,"#,
-        r#""log_args":["--log","info"],"args":["worker","--source","/s"]},"worker_pid":3,"#,
+        r#""log_args":["--log","info"],"args":["worker","--source","/s","--record","/c/ondemandd.versions"]},"worker_pid":3,"#,
         r#""served_before":4,"uptime_seconds":5,"has_metrics":true,"#,
         r#""answer":{"answer":"upgraded","program":"/p","worker_pid":3,"kept":null}}"#,
     );
@@ -279,6 +283,6 @@ mod tests {
     fn another_form_has_another_number() {
         let state: State = serde_json::from_str(FORM).unwrap();
         assert_eq!(serde_json::to_string(&state).unwrap(), FORM);
-        assert_eq!(RESUMES, 3);
+        assert_eq!(RESUMES, 4);
     }
 }

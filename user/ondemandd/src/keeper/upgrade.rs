@@ -138,7 +138,8 @@ impl Keeper {
                     upgrade.reason = Some("it did not wait until it was told to begin".to_owned());
                     return Ok(Some(Event::SuccessorFailed));
                 }
-                None => {}
+                // It has not been told to begin.
+                Some(Word::Stale { .. }) | None => {}
             }
         }
         // Death before readiness: the worker that serves must not be ended for one that has gone.

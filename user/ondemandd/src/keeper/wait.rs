@@ -40,6 +40,7 @@ impl Keeper {
                 .min();
             let ready = self.poll(wake_up.map(|it| it.saturating_duration_since(now)))?;
             self.control.go_on(&ready.control);
+            self.run_errands();
             if ready.report {
                 self.signals.report.take();
                 log_failure(self.report());
@@ -51,8 +52,10 @@ impl Keeper {
             // Readiness before death: a worker that did both in between has served.
             if ready.worker.word {
                 let word = self.worker.as_mut().and_then(Child::take_word);
-                if word == Some(Word::Ready) {
-                    return Ok(Event::Ready);
+                match word {
+                    Some(Word::Ready) => return Ok(Event::Ready),
+                    Some(Word::Stale { number, name }) => self.make_stale(number, &name),
+                    Some(Word::Prepared { .. } | Word::Failed(_)) | None => {}
                 }
             }
             if ready.worker.death {
@@ -71,6 +74,7 @@ impl Keeper {
         let mut fds = vec![
             PollFd::new(&self.signals.stop, PollFlags::IN),
             PollFd::new(&self.signals.report, PollFlags::IN),
+            PollFd::new(&self.clerk, PollFlags::IN),
         ];
         let control = fds.len();
         fds.extend(self.control.poll_fds());
@@ -92,7 +96,7 @@ impl Keeper {
         let is_ready = |index: usize| ready.get(index).is_some_and(|it| *it);
         let child = |first: usize, child: Option<&Child>| News {
             death: child.is_some() && is_ready(first),
-            word: child.and_then(Child::channel_if_awaited).is_some() && is_ready(first + 1),
+            word: child.and_then(Child::channel_if_heard).is_some() && is_ready(first + 1),
         };
         Ok(Ready {
             stop: is_ready(0),
@@ -123,7 +127,7 @@ pub(super) struct News {
 /// What a child's news come by.
 fn fds_of(child: Option<&Child>) -> impl Iterator<Item = PollFd<'_>> {
     child.into_iter().flat_map(|child| {
-        let channel = child.channel_if_awaited();
+        let channel = child.channel_if_heard();
         let channel = channel.map(|channel| PollFd::new(channel, PollFlags::IN));
         std::iter::once(PollFd::new(child.pidfd(), PollFlags::IN)).chain(channel)
     })

@@ -30,6 +30,8 @@ use thiserror::Error;
 
 pub use make::run;
 
+use crate::source::token::Identity;
+
 /// What is added to the name of a blob.
 pub const SUFFIX: &str = ".manifest";
 /// The smallest chunk: one block.
@@ -183,6 +185,20 @@ impl Manifest {
         text
     }
 
+    /// Which version of a blob it describes: the one of these bytes, and no other.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let mut digest = Sha256::new();
+        for sum in &self.sums {
+            digest.update(sum);
+        }
+        let root: Sum = digest.finalize().into();
+        let (size, chunk) = (self.size.to_le_bytes(), self.chunk.to_le_bytes());
+        let mut what = format!("{} bytes, manifest ", self.size);
+        push_hex(&mut what, &root[..8]);
+        Identity::new("manifest", &[&size, &chunk, &root], &what)
+    }
+
     /// Size of the blob, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -231,7 +247,7 @@ fn sum_of(digits: &str) -> Option<Sum> {
     Some(sum)
 }
 
-fn push_hex(text: &mut String, sum: &Sum) {
+fn push_hex(text: &mut String, sum: &[u8]) {
     for byte in sum {
         // Writing to a string does not fail.
         let _ = write!(text, "{byte:02x}");

@@ -17,6 +17,10 @@ use rustix::net::SocketFlags;
 use rustix::net::SocketType;
 
 use super::*;
+use crate::record;
+use crate::record::begin::for_bind;
+use crate::record::begin::Claim;
+use crate::record::Record;
 use crate::source::names::SourceList;
 
 /// A server and the kernel's end of its device.
@@ -24,7 +28,17 @@ struct Bench {
     server: Server,
     kernel: OwnedFd,
     dir: tempfile::TempDir,
+    /// The directory of the cache, which has a record.
+    cache: tempfile::TempDir,
     buffer: BlockBuffer,
+}
+
+/// What a new cache has recorded, on a module without tokens.
+fn versions(cache: &std::path::Path) -> Versions {
+    let claim = Claim::new(cache).unwrap().unwrap();
+    for_bind(&claim, cache).unwrap();
+    let record = Record::open(&cache.join(record::FILE)).unwrap();
+    Versions::new(record, Guard::Record, Box::new(|_| Ok(())))
 }
 
 impl Bench {
@@ -37,6 +51,7 @@ impl Bench {
         let counters = Arc::new(Counters::create().unwrap());
         let list = SourceList::directory(dir.path());
         let sources = Sources::open(&list, &counters).unwrap();
+        let cache = tempfile::tempdir().unwrap();
         let server = Server {
             // SAFETY: The bench sends OPENs only with descriptors that it gave up.
             device: unsafe { Device::from_owned_fd_unchecked(device) },
@@ -46,11 +61,13 @@ impl Bench {
             counters,
             patience: Patience::new(Duration::from_millis(200), Duration::from_secs(600)),
             rest: Rest::default(),
+            versions: versions(cache.path()),
         };
         Bench {
             server,
             kernel,
             dir,
+            cache,
             // Small, so that a READ takes several turns.
             buffer: BlockBuffer::new(2),
         }
@@ -236,3 +253,4 @@ fn an_open_that_the_kernel_gave_up_is_dropped() {
 
 mod ahead;
 mod remote;
+mod versions;

@@ -9,8 +9,38 @@ use http::StatusCode;
 use opendal::Error;
 use opendal::ErrorKind;
 
+use super::version::Version;
+use super::Check;
+
 /// So much is read of an answer that is an error: enough for what an S3 server says of it.
 const MOST_OF_AN_ERROR: u64 = 4096;
+
+/// What all answers about a blob have to be of, each by itself: one read may take several of them, when a body
+/// breaks and what is missing is asked for again.
+#[derive(Clone, Debug)]
+pub(super) struct Expected {
+    pub(super) version: Version,
+    pub(super) check: Check,
+}
+
+impl Expected {
+    /// Holds the head of an answer with data against it.
+    pub(super) fn check(&self, headers: &HeaderMap) -> opendal::Result<()> {
+        let changed = |message| Err(Error::new(ErrorKind::ConditionNotMatch, message));
+        let sent = headers.get(header::CONTENT_RANGE);
+        let sent = sent.and_then(|range| range.to_str().ok());
+        // A server that does not know it says `*`.
+        let total = sent.and_then(|range| range.rsplit_once('/')?.1.parse::<u64>().ok());
+        let size = self.version.size();
+        if let Some(total) = total.filter(|total| *total != size) {
+            return changed(format!("it was {size} bytes, and the answer is of {total}"));
+        }
+        match self.version.differs_from(headers) {
+            Some(message) if self.check == Check::Version => changed(message),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What a request asks for, as far as the answer is held against it.
 pub(super) struct Asked {
@@ -204,5 +234,30 @@ mod tests {
         for bad in ["", "-", "1-0", "0-", "-1", "0-18446744073709551616", "a-b"] {
             assert_eq!(bounds(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn each_answer_is_of_the_version_that_was_opened() {
+        let expected = |check| {
+            let mut metadata = opendal::MetadataBuilder::file(9000);
+            metadata.etag("\"a\"");
+            Expected {
+                version: Version::of(&metadata.build()),
+                check,
+            }
+        };
+        let check = |by, range: &str, etag: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_RANGE, range.parse().unwrap());
+            headers.insert(header::ETAG, etag.parse().unwrap());
+            expected(by).check(&headers).map_err(|error| error.kind())
+        };
+        let changed = Err(ErrorKind::ConditionNotMatch);
+        assert_eq!(check(Check::Version, "bytes 0-1/9000", "\"a\""), Ok(()));
+        assert_eq!(check(Check::Version, "bytes 0-1/*", "\"a\""), Ok(()));
+        assert_eq!(check(Check::Version, "bytes 0-1/9000", "\"b\""), changed);
+        assert_eq!(check(Check::Version, "bytes 0-1/9001", "\"a\""), changed);
+        assert_eq!(check(Check::Size, "bytes 0-1/9000", "\"b\""), Ok(()));
+        assert_eq!(check(Check::Size, "bytes 0-1/9001", "\"a\""), changed);
     }
 }

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! A directory of blobs: a key names a file below it, and never one outside.
+//!
+//! Which version of a file there is, `fstat` says: its inode, its size, and the times when its data and its inode
+//! were changed. Not its device: that number may be another one after a reboot. The time of the inode's change
+//! cannot be set by anybody, but it has a grain: two changes within one may have the same. So what was changed
+//! just now is looked at again a moment later; from then on another change has another time. After each read the
+//! file is looked at once more, before the data goes anywhere.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -11,16 +18,27 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+use std::time::SystemTime;
 
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::is_plain_name;
+use super::token::Identity;
+use super::Check;
 use super::LookupError;
 use super::ReadError;
+
+/// Linux gives times in ticks of at most 10 ms.
+const GRAIN: Duration = Duration::from_millis(20);
+/// The same where a file system keeps whole seconds, as ext4 with small inodes does.
+const COARSE_GRAIN: Duration = Duration::from_millis(1100);
 
 /// A directory of blobs.
 #[derive(Debug)]
@@ -32,7 +50,19 @@ pub struct Directory {
 #[derive(Debug)]
 pub struct FileBlob {
     file: File,
+    marks: Marks,
+    check: Check,
+}
+
+/// What tells one version of a file from another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Marks {
+    inode: u64,
     size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, u64),
+    /// Of the inode; a change of its data is one of these, too.
+    changed: (i64, u64),
 }
 
 impl Directory {
@@ -73,11 +103,10 @@ impl Directory {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(LookupError::NotAFile);
         }
-        // A regular file has no negative size.
-        let size = u64::try_from(stat.st_size).map_err(|_| LookupError::NotAFile)?;
         Ok(FileBlob {
             file: file.into(),
-            size,
+            marks: Marks::of(&stat).ok_or(LookupError::NotAFile)?,
+            check: Check::Version,
         })
     }
 }
@@ -89,11 +118,97 @@ impl AsFd for Directory {
     }
 }
 
+impl Marks {
+    /// A regular file has no negative size.
+    #[expect(
+        clippy::allow_attributes,
+        reason = "the types of `Stat` depend on the machine, and so do the lints"
+    )]
+    #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+    fn of(stat: &Stat) -> Option<Self> {
+        let nanoseconds = |value| u64::try_from(value).unwrap_or(0);
+        Some(Marks {
+            inode: u64::from(stat.st_ino),
+            size: u64::try_from(stat.st_size).ok()?,
+            modified: (i64::from(stat.st_mtime), nanoseconds(stat.st_mtime_nsec)),
+            changed: (i64::from(stat.st_ctime), nanoseconds(stat.st_ctime_nsec)),
+        })
+    }
+
+    /// How long it takes until another change is sure to have another time; nothing for most files.
+    fn unsettled(&self, now: SystemTime) -> Option<Duration> {
+        let (seconds, nanoseconds) = self.changed;
+        let grain = match nanoseconds {
+            0 => COARSE_GRAIN,
+            _ => GRAIN,
+        };
+        let at = Duration::new(
+            u64::try_from(seconds).ok()?,
+            u32::try_from(nanoseconds).ok()?,
+        );
+        let at = SystemTime::UNIX_EPOCH.checked_add(at)?;
+        // A time to come is that of another clock.
+        let age = now.duration_since(at).ok()?;
+        grain.checked_sub(age).filter(|left| !left.is_zero())
+    }
+
+    fn identity(&self) -> Identity {
+        let number = |n: u64| n.to_le_bytes();
+        let time = |(seconds, nanoseconds): (i64, u64)| {
+            [seconds.to_le_bytes(), nanoseconds.to_le_bytes()].concat()
+        };
+        let parts = [
+            &number(self.inode)[..],
+            &number(self.size),
+            &time(self.modified),
+            &time(self.changed),
+        ];
+        Identity::new("file", &parts, self)
+    }
+}
+
+impl fmt::Display for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Marks {
+            inode,
+            size,
+            modified: (mtime, mtime_ns),
+            changed: (ctime, ctime_ns),
+        } = self;
+        write!(
+            f,
+            "{size} bytes, inode {inode}, mtime {mtime}.{mtime_ns:09}, ctime {ctime}.{ctime_ns:09}"
+        )
+    }
+}
+
 impl FileBlob {
     /// Size in bytes when it was opened.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.marks.size
+    }
+
+    /// Which version it is, by its inode. What was changed just now is waited for, a second at most.
+    ///
+    /// # Errors
+    ///
+    /// [`LookupError::Stat`]; or it goes on changing.
+    pub fn identify(&mut self) -> Result<Identity, LookupError> {
+        for _ in 0..3 {
+            let Some(left) = self.marks.unsettled(SystemTime::now()) else {
+                return Ok(self.marks.identity());
+            };
+            thread::sleep(left);
+            let stat = rustix::fs::fstat(&self.file).map_err(LookupError::Stat)?;
+            self.marks = Marks::of(&stat).ok_or(LookupError::NotAFile)?;
+        }
+        Err(LookupError::Unsettled)
+    }
+
+    /// From now on this is what reads are held against.
+    pub fn check_by(&mut self, check: Check) {
+        self.check = check;
     }
 
     /// Fills `buffer` from `offset` on.
@@ -105,97 +220,22 @@ impl FileBlob {
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| match error.kind() {
-                ErrorKind::UnexpectedEof => ReadError::Shrunk(self.size),
+                ErrorKind::UnexpectedEof => ReadError::Shrunk(self.marks.size),
                 _ => ReadError::Read(error),
-            })
+            })?;
+        // Afterwards: what changes from now on is not in the buffer.
+        let stat = rustix::fs::fstat(&self.file).map_err(|errno| ReadError::Read(errno.into()))?;
+        let now = Marks::of(&stat).ok_or_else(|| ReadError::Changed("has no size".to_owned()))?;
+        let is_same = match self.check {
+            Check::Version => now == self.marks,
+            Check::Size => now.size == self.marks.size,
+        };
+        match is_same {
+            true => Ok(()),
+            false => Err(ReadError::Changed(format!("was {}, is {now}", self.marks))),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    fn source() -> (tempfile::TempDir, Directory) {
-        let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("blobs");
-        fs::create_dir_all(dir.join("sub")).unwrap();
-        fs::write(root.path().join("secret"), "secret").unwrap();
-        fs::write(dir.join("blob"), "0123456789").unwrap();
-        fs::write(dir.join("sub/blob"), "x").unwrap();
-        fs::write(dir.join(OsStr::from_bytes(b"\xff\x01 ..")), "odd").unwrap();
-        let source = Directory::open(&dir).unwrap();
-        (root, source)
-    }
-
-    #[test]
-    fn keys_are_names_of_any_bytes() {
-        let (_root, source) = source();
-        for (key, size) in [(&b"blob"[..], 10), (b"sub/blob", 1), (b"\xff\x01 ..", 3)] {
-            assert_eq!(source.lookup(key).unwrap().size(), size);
-        }
-        let blob = source.lookup(b"blob").unwrap();
-        let mut part = [0; 4];
-        blob.read_at(&mut part, 5).unwrap();
-        assert_eq!(&part, b"5678");
-        let error = blob.read_at(&mut part, 8).unwrap_err();
-        assert!(matches!(error, ReadError::Shrunk(10)));
-    }
-
-    #[test]
-    fn nothing_outside_is_reached() {
-        let (root, source) = source();
-        let dir = root.path().join("blobs");
-        let absolute = root.path().join("secret");
-        for key in [
-            &b""[..],
-            b"..",
-            b".",
-            b"../secret",
-            b"sub/../../secret",
-            b"sub/../blob",
-            b"/etc/passwd",
-            b"sub//blob",
-            b"blob/",
-            b"blob\0",
-            b"\0",
-            absolute.as_os_str().as_bytes(),
-        ] {
-            assert_eq!(source.lookup(key).unwrap_err(), LookupError::BadName);
-        }
-
-        symlink("../secret", dir.join("up")).unwrap();
-        symlink(&absolute, dir.join("absolute")).unwrap();
-        symlink("..", dir.join("parent")).unwrap();
-        symlink("/proc/self/root", dir.join("magic")).unwrap();
-        symlink("loop", dir.join("loop")).unwrap();
-        for key in [
-            "up",
-            "absolute",
-            "parent/secret",
-            "magic/etc/passwd",
-            "loop",
-        ] {
-            let error = source.lookup(key.as_bytes()).unwrap_err();
-            assert_eq!(error, LookupError::Escape, "{key}");
-            assert_eq!(error.errno(), Errno::NOENT);
-        }
-        symlink("sub/blob", dir.join("inside")).unwrap();
-        assert_eq!(source.lookup(b"inside").unwrap().size(), 1);
-    }
-
-    #[test]
-    fn only_regular_files_are_blobs() {
-        let (root, source) = source();
-        let fifo = root.path().join("blobs/fifo");
-        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert_eq!(source.lookup(b"sub").unwrap_err(), LookupError::NotAFile);
-        assert_eq!(source.lookup(b"fifo").unwrap_err(), LookupError::NotAFile);
-        assert_eq!(source.lookup(b"none").unwrap_err(), LookupError::Unknown);
-        assert_eq!(source.lookup(b"blob/x").unwrap_err(), LookupError::Unknown);
-        let long = [b'x'; 256];
-        assert_eq!(source.lookup(&long).unwrap_err(), LookupError::Unknown);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 //! | [`directory`] | files below a directory |
 //! | [`remote`] | a web server or an S3 bucket, through Apache OpenDAL |
 //! | [`version`] | what tells two versions of a remote blob apart |
+//! | [`token`] | what a version is called |
 //! | `transport` | HTTP |
 //! | `answer` | what a server may say |
 //! | `pace` | how many bytes a second |
@@ -24,6 +25,7 @@ pub mod flights;
 pub mod names;
 mod pace;
 pub mod remote;
+pub mod token;
 mod transport;
 pub mod version;
 
@@ -38,7 +40,8 @@ use self::directory::Directory;
 use self::directory::FileBlob;
 use self::remote::Remote;
 use self::remote::RemoteBlob;
-use self::version::Version;
+use self::token::Identity;
+use crate::config::source::IdentityBy;
 use crate::config::source::Verify;
 use crate::manifest;
 use crate::manifest::Manifest;
@@ -83,9 +86,15 @@ pub enum LookupError {
     /// The remote source failed, or said what makes no sense.
     #[error("{0}")]
     Remote(String),
-    /// The remote blob is another one than what the cache has data of; this is what it is now.
-    #[error("has changed, and the cache holds data of what it was; it is now {0}")]
+    /// The blob is another one than what is in use, or in the cache; this is what it was and is.
+    #[error("has changed: {0}")]
     Changed(String),
+    /// It changes all the time.
+    #[error("changes while it is looked at: an image must be complete")]
+    Unsettled,
+    /// Which version the cache has data of cannot be made sure of, or cannot be recorded.
+    #[error("{0}")]
+    Record(String),
     /// There is no manifest that could be used, but there must be one.
     #[error("its manifest: {0}")]
     Manifest(String),
@@ -116,7 +125,8 @@ impl LookupError {
             LookupError::Denied(_) => Errno::ACCESS,
             LookupError::TooSlow(_) => Errno::TIMEDOUT,
             LookupError::Changed(_) => Errno::STALE,
-            LookupError::Remote(_) | LookupError::Manifest(_) => Errno::IO,
+            LookupError::Unsettled => Errno::AGAIN,
+            LookupError::Remote(_) | LookupError::Manifest(_) | LookupError::Record(_) => Errno::IO,
         }
     }
 }
@@ -146,6 +156,27 @@ pub enum ReadError {
 pub struct Source {
     store: Store,
     verify: Verify,
+    identity: IdentityBy,
+}
+
+/// What reads of a blob are held against, before their data is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Check {
+    /// All that tells versions apart.
+    Version,
+    /// The size alone: the bytes are held against a manifest, or nothing else is to count.
+    Size,
+}
+
+/// A blob that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// The blob.
+    pub blob: Blob,
+    /// What its bytes must be, if there is a manifest.
+    pub manifest: Option<Manifest>,
+    /// Which version of it this is.
+    pub identity: Identity,
 }
 
 /// Where a source has its blobs.
@@ -158,10 +189,40 @@ pub enum Store {
 }
 
 impl Source {
-    /// A source, and what is done with the manifests in it.
+    /// A source, what is done with the manifests in it, and what tells versions apart where there is none.
     #[must_use]
-    pub fn new(store: Store, verify: Verify) -> Self {
-        Source { store, verify }
+    pub fn new(store: Store, verify: Verify, identity: IdentityBy) -> Self {
+        Source {
+            store,
+            verify,
+            identity,
+        }
+    }
+
+    /// Opens the blob that `key` names here, with its manifest, and says which version it is. `had_manifest`: the
+    /// cache has data that was held against one, so a manifest that is not there is an error.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::lookup`] and [`Source::manifest`].
+    pub fn open(&self, key: &[u8], had_manifest: bool) -> Result<Found, LookupError> {
+        let mut blob = self.lookup(key)?;
+        let manifest = self.manifest(key, &blob, had_manifest)?;
+        let identity = match (&manifest, self.identity, &mut blob) {
+            // It says what the bytes are, wherever they come from.
+            (Some(manifest), ..) => manifest.identity(),
+            (None, IdentityBy::Size, blob) => Identity::of_size(blob.size()),
+            (None, _, Blob::File(file)) => file.identify()?,
+            (None, _, Blob::Remote(blob)) => blob.version().identity(),
+        };
+        if manifest.is_some() || self.identity == IdentityBy::Size {
+            blob.check_by(Check::Size);
+        }
+        Ok(Found {
+            blob,
+            manifest,
+            identity,
+        })
     }
 
     /// Opens the blob that `key` names here. For a remote source that takes as long as its time limits
@@ -182,8 +243,13 @@ impl Source {
     /// # Errors
     ///
     /// It cannot be read, is none, or is that of a blob of another size; or it is missing where one is
-    /// demanded.
-    pub fn manifest(&self, key: &[u8], blob: &Blob) -> Result<Option<Manifest>, LookupError> {
+    /// demanded, or was there before.
+    pub fn manifest(
+        &self,
+        key: &[u8],
+        blob: &Blob,
+        had_manifest: bool,
+    ) -> Result<Option<Manifest>, LookupError> {
         if self.verify == Verify::Never {
             return Ok(None);
         }
@@ -192,10 +258,14 @@ impl Source {
         let text = match self.lookup(&key) {
             Ok(text) => text,
             // A bucket that may not be listed says 403 of what is not there.
-            Err(LookupError::Unknown | LookupError::Denied(_))
-                if self.verify == Verify::IfPresent =>
-            {
+            Err(LookupError::Unknown | LookupError::Denied(_)) if !had_manifest && !self.wants_manifest() => {
                 return Ok(None)
+            }
+            Err(error) if had_manifest => {
+                return Err(failed(format!(
+                    "{error}; but there was one, and what is cached was held against it: bring it back, or \
+                     have `ondemandd evict` forget it"
+                )))
             }
             Err(error) => return Err(failed(error.to_string())),
         };
@@ -216,6 +286,11 @@ impl Source {
             return Err(failed(format!("is of {of} bytes, the blob has {is}")));
         }
         Ok(Some(manifest))
+    }
+
+    /// Whether an image without a manifest is refused.
+    fn wants_manifest(&self) -> bool {
+        self.verify == Verify::Always || self.identity == IdentityBy::Digest
     }
 
     /// The remote source, if this is one.
@@ -247,12 +322,11 @@ impl Blob {
         }
     }
 
-    /// Which version was opened; files have none.
-    #[must_use]
-    pub fn version(&self) -> Option<&Version> {
+    /// From now on this is what reads are held against.
+    pub fn check_by(&mut self, check: Check) {
         match self {
-            Blob::File(_) => None,
-            Blob::Remote(blob) => Some(blob.version()),
+            Blob::File(file) => file.check_by(check),
+            Blob::Remote(blob) => blob.check_by(check),
         }
     }
 

@@ -23,6 +23,7 @@ use super::LookupError;
 use super::Source;
 use super::Store;
 use crate::config::source::DirectoryConfig;
+use crate::config::source::IdentityBy;
 use crate::config::source::SourceConfig;
 use crate::config::source::Verify;
 use crate::counters::Counters;
@@ -51,6 +52,7 @@ pub struct PreparedSources {
 struct Prepared {
     store: PreparedStore,
     verify: Verify,
+    identity: IdentityBy,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl SourceList {
         let directory = DirectoryConfig {
             path: path.to_owned(),
             verify: Verify::default(),
+            identity: None,
         };
         SourceList {
             default: Some(SourceConfig::Directory(directory)),
@@ -185,6 +188,7 @@ impl PreparedSources {
             Ok(Prepared {
                 store,
                 verify: config.verify(),
+                identity: config.identity(),
             })
         };
         let default = list.default.as_ref().map(open).transpose()?;
@@ -236,7 +240,7 @@ impl PreparedSources {
                     unreachable!("has_remote() has looked at the same sources")
                 }
             };
-            Source::new(store, source.verify)
+            Source::new(store, source.verify, source.identity)
         };
         let default = self.default.map(start);
         let named = self.named.into_iter();

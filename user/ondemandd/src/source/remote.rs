@@ -33,12 +33,15 @@ use opendal::Operator;
 use tokio::runtime::Handle;
 use tracing::debug;
 
+use super::answer::Expected;
 use super::flights::Flights;
 use super::is_plain_name;
 use super::pace::Pace;
 use super::transport;
 use super::transport::Transport;
+use super::transport::EXPECTED;
 use super::version::Version;
+use super::Check;
 use super::LookupError;
 use super::ReadError;
 use crate::config::requests::RequestLimits;
@@ -72,7 +75,7 @@ pub struct Remote {
 pub struct RemoteBlob {
     remote: Arc<Remote>,
     path: String,
-    version: Version,
+    expected: Arc<Expected>,
     flights: Flights,
 }
 
@@ -209,7 +212,10 @@ impl Remote {
         Ok(RemoteBlob {
             remote: Arc::clone(self),
             path: path.to_owned(),
-            version: self.version_of(path)?,
+            expected: Arc::new(Expected {
+                version: self.version_of(path)?,
+                check: Check::Version,
+            }),
             flights: Flights::default(),
         })
     }
@@ -237,7 +243,13 @@ impl RemoteBlob {
     /// Which version was opened.
     #[must_use]
     pub fn version(&self) -> &Version {
-        &self.version
+        &self.expected.version
+    }
+
+    /// From now on this is what answers are held against.
+    pub fn check_by(&mut self, check: Check) {
+        let version = self.expected.version.clone();
+        self.expected = Arc::new(Expected { version, check });
     }
 
     /// How its source may be asked.
@@ -288,7 +300,8 @@ impl RemoteBlob {
         }
         let len = len_of(buffer);
         let total = self.remote.limits.total();
-        let asked = async { tokio::time::timeout(total, self.fetch(buffer, offset, len)).await };
+        let fetch = EXPECTED.scope(Arc::clone(&self.expected), self.fetch(buffer, offset, len));
+        let asked = async { tokio::time::timeout(total, fetch).await };
         match self.remote.runtime.block_on(asked) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.explain(&error)),
@@ -298,12 +311,12 @@ impl RemoteBlob {
 
     async fn fetch(&self, buffer: &mut [u8], offset: u64, len: u64) -> opendal::Result<()> {
         let mut reader = self.remote.operator.reader_with(&self.path);
-        if let Some(etag) = self.version.etag() {
+        if let (Check::Version, Some(etag)) = (self.expected.check, self.version().etag()) {
             reader = reader.if_match(etag);
         }
         let reader = reader.await?;
         let end = offset.saturating_add(len);
-        let mut parts = pin!(reader.clone().into_stream(offset..end).await?);
+        let mut parts = pin!(reader.into_stream(offset..end).await?);
         let mut left = buffer;
         while let Some(part) = std::future::poll_fn(|task| parts.as_mut().poll_next(task)).await {
             for bytes in part? {
@@ -317,14 +330,8 @@ impl RemoteBlob {
         if !left.is_empty() {
             return Err(unexpected("less than was asked for"));
         }
-        // The transport has compared the ETag; size and time of change are compared here.
-        match reader.metadata().map(Version::of) {
-            Some(now) if now != self.version => Err(opendal::Error::new(
-                ErrorKind::ConditionNotMatch,
-                format!("was {}, is {now}", self.version),
-            )),
-            _ => Ok(()),
-        }
+        // That each answer was of this version, the transport has seen to.
+        Ok(())
     }
 
     /// Says why a read failed; if the blob may be another one now, what it is.
@@ -334,12 +341,12 @@ impl RemoteBlob {
             _ => return ReadError::Remote(words(error)),
         }
         match self.remote.version_of(&self.path) {
-            Ok(now) if now == self.version => ReadError::Changed(words(error)),
-            Ok(now) => ReadError::Changed(format!("was {}, is {now}", self.version)),
+            Ok(now) if now == *self.version() => ReadError::Changed(words(error)),
+            Ok(now) => ReadError::Changed(format!("was {}, is {now}", self.version())),
             Err(LookupError::Unknown) => {
-                ReadError::Changed(format!("was {}, is gone", self.version))
+                ReadError::Changed(format!("was {}, is gone", self.version()))
             }
-            Err(other) => ReadError::Changed(format!("was {}; now {other}", self.version)),
+            Err(other) => ReadError::Changed(format!("was {}; now {other}", self.version())),
         }
     }
 }

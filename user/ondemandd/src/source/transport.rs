@@ -9,7 +9,7 @@
 //! |---|---|
 //! | answer 200 to a range, as one that knows no ranges does | an error |
 //! | answer 206 with another range, or without saying which | an error |
-//! | answer with another ETag, or without one | an error of the kind `ConditionNotMatch` |
+//! | answer with another ETag, or without one; with another size or time | an error of the kind `ConditionNotMatch`, for each answer by itself |
 //! | compress | an error: lengths would mean nothing |
 //! | send more than it said, or without end | an error at the first byte too many |
 //! | send less | an error that is worth another try |
@@ -20,6 +20,7 @@
 use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::ready;
 use std::task::Context;
 use std::task::Poll;
@@ -39,7 +40,14 @@ use rustls::crypto::ring;
 
 use super::answer::unexpected;
 use super::answer::Asked;
+use super::answer::Expected;
 use super::answer::Limit;
+
+tokio::task_local! {
+    /// What the answers of the read that is under way have to be of. OpenDAL asks again by itself when a body
+    /// breaks, and tells nobody; but it does so in the task of that read.
+    pub(super) static EXPECTED: Arc<Expected>;
+}
 
 /// How often a request may be sent on to another place.
 const MOST_REDIRECTS: usize = 5;
@@ -156,6 +164,14 @@ impl HttpTransport for Transport {
             headers.clone_from(answer.headers());
         }
         let limit = asked.check(answer.status(), answer.headers())?;
+        if let Limit::Exactly(_) = limit {
+            // No data without it: that it is not there is an error of ours.
+            EXPECTED
+                .try_with(|expected| expected.check(answer.headers()))
+                .map_err(|error| {
+                    unexpected("data that nobody holds against anything").set_source(error)
+                })??;
+        }
         let body = Limited {
             stream: Box::pin(answer.bytes_stream()),
             limit,

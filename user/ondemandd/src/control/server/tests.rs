@@ -34,7 +34,7 @@ impl Keeper {
         let listener = ControlListener::bind(&run_dir.path().join(rundir::CONTROL)).unwrap();
         let counters = Arc::new(Counters::create().unwrap());
         let reporter = Arc::new(Reporter::new("/cache".into(), Arc::clone(&counters)));
-        let mut control = Control::new(listener, reporter, within);
+        let mut control = Control::new(listener, reporter, None, within);
         thread::spawn(move || loop {
             let ready: Vec<bool> = {
                 let mut fds = control.poll_fds();

@@ -14,6 +14,7 @@ use ondemand_deadline::Deadline;
 use super::*;
 use crate::config::source::SourceConfig;
 use crate::manifest;
+use crate::manifest::Manifest;
 use crate::pool::Queue;
 use crate::source::hostile::blob;
 use crate::source::hostile::head;
@@ -42,7 +43,7 @@ pub(super) fn web_bench(
     (server, bench)
 }
 
-fn sums(data: &[u8]) -> String {
+pub(super) fn sums(data: &[u8]) -> String {
     let sums = data.chunks(4096).map(manifest::sum).collect();
     let size = u64::try_from(data.len()).unwrap();
     Manifest::new(size, 4096, sums).unwrap().to_text()
@@ -90,19 +91,17 @@ fn what_the_cache_has_data_of_must_not_change() {
     bench.send(2, 7, Payload::Read { off: 0, len: 4096 });
     assert_eq!(cache.metadata().unwrap().len(), 0);
     assert_eq!(bench.server.counters.snapshot().source_errors, 1);
-    // Nothing is cached, so the new one is as good.
+    // It is in use, and what its reader has in memory is of the other version.
     bench.open_file(3, 8, b"web/image", &cache);
-    assert_eq!(bench.command(), "copen 3,20000");
-    bench.send(4, 8, Payload::Read { off: 0, len: 4096 });
-    assert_eq!(contents(&cache), blob(SIZE)[..4096]);
-    // But now it is.
-    changed.store(false, SeqCst);
-    bench.open_file(5, 9, b"web/image", &cache);
-    assert_eq!(
-        bench.command(),
-        format!("copen 5,-{}", Errno::STALE.raw_os_error())
-    );
+    let stale = format!("copen 3,-{}", Errno::STALE.raw_os_error());
+    assert_eq!(bench.command(), stale);
     assert_eq!(bench.server.counters.snapshot().changed_blobs, 1);
+    // It is back.
+    changed.store(false, SeqCst);
+    bench.open_file(4, 9, b"web/image", &cache);
+    assert_eq!(bench.command(), "copen 4,20000");
+    bench.send(5, 9, Payload::Read { off: 0, len: 4096 });
+    assert_eq!(contents(&cache), blob(SIZE)[..4096]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 //! Remote blobs of a server that cannot be trusted.
 
+mod continued;
 mod limits;
 
 use std::io;
@@ -59,6 +60,7 @@ impl Bench {
             token: None,
             ca_file: None,
             verify: crate::config::source::Verify::Never,
+            identity: None,
             requests,
         };
         let counters = Arc::new(Counters::create().unwrap());
