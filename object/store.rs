@@ -155,7 +155,10 @@ impl Object {
             (None, _) => {}
             (Some(known), _) if known != size => return Err(EINVAL),
             (Some(_), Some(stored)) => {
-                return self.cache.cred().run(|| namei::is_same_version(stored, &token, self));
+                return self
+                    .cache
+                    .cred()
+                    .run(|| namei::is_same_version(stored, &token, self));
             }
             (Some(_), None) => return Err(EIO),
         }
