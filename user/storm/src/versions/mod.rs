@@ -4,8 +4,8 @@
 //! killed and the store is copied.
 //!
 //! Whatever happens, each byte that a reader gets is of one version, that of its mount: the one that was published
-//! when it was mounted. A read may fail with EIO, but only where the image was changed since the mount, or the
-//! daemon was stopped.
+//! when it was mounted. A read may fail, but only where the image was changed since the mount, or the daemon was
+//! stopped.
 
 mod blocks;
 mod steps;
@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rustix::io::Errno;
 
 use self::steps::State;
 use crate::watch::KernelLog;
@@ -106,12 +107,11 @@ pub(crate) fn name_of(image: u8) -> String {
     format!("image{image}")
 }
 
-/// Whether an error of a system call is EIO.
-pub(crate) fn is_eio(error: &anyhow::Error) -> bool {
+/// What a system call has failed with.
+pub(crate) fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     let io = error.downcast_ref::<std::io::Error>();
-    let errno = error.downcast_ref::<rustix::io::Errno>();
-    io.and_then(std::io::Error::raw_os_error) == Some(rustix::io::Errno::IO.raw_os_error())
-        || errno == Some(&rustix::io::Errno::IO)
+    let errno = error.downcast_ref::<Errno>().copied();
+    errno.or_else(|| Errno::from_io_error(io?))
 }
 
 /// Copies a file as a whole under another name, or in place.

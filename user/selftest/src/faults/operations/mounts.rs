@@ -80,7 +80,13 @@ fn open_it(rig: &Rig<'_>, daemon: &mut Daemon, mounted: Mounted) -> Result<After
 /// The mount, which the fault may have ended, ends; then the image is read, mounted once more if it was
 /// not.
 fn finish(rig: &Rig<'_>, daemon: &mut Daemon, mount: &mut Task, mounted: Mounted) -> Result<After> {
-    let outcome = daemon.serve(mount)?;
+    // Where the fault has ended the file system no answer is taken.
+    let outcome = daemon.serve_with(mount, |daemon, message| {
+        match daemon.answer_or_close(message)? {
+            Some(errno) => rig.blame("copen", &errno),
+            None => Ok(()),
+        }
+    })?;
     let is_mounted = rig.judge("mount", outcome)?.is_some();
     if rig.is_broken()? {
         return Ok(After::Broken(mounted));
