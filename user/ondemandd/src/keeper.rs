@@ -44,6 +44,7 @@ use crate::clients::CLIENT_WITHIN;
 use crate::config::settings::Settings;
 use crate::control::server::Control;
 use crate::control::server::ControlListener;
+use crate::control::Answer;
 use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
@@ -326,8 +327,9 @@ impl Keeper {
     /// Has evicted what clients want to be, and answers those whose is.
     fn run_errands(&mut self) {
         while let Some((client, targets)) = self.control.take_errand() {
-            if let Err(answer) = self.clerk.evict(client, targets) {
-                self.control.answer(client, &answer);
+            if let Err(error) = self.clerk.evict(client, targets) {
+                self.control
+                    .answer(client, &Answer::error(format!("{error:#}")));
             }
         }
         while let Some((client, answer)) = self.clerk.take_done() {

@@ -81,7 +81,7 @@ pub enum Answer {
     /// To [`Request::Sources`].
     Sources {
         /// As the workers are told.
-        sources: SourceList,
+        sources: Box<SourceList>,
     },
     /// It was not understood, or not done.
     Error {

@@ -250,7 +250,7 @@ impl Service for Desk {
             }
             Ok(Request::Sources) => match &self.sources {
                 Some(sources) => Answer::Sources {
-                    sources: sources.clone(),
+                    sources: Box::new(sources.clone()),
                 },
                 None => Answer::error("nobody knows the sources"),
             },

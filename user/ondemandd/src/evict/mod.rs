@@ -154,9 +154,14 @@ impl Clerk {
     }
 
     /// Has objects evicted; [`Clerk::take_done`] has the answer for the client later.
-    pub(crate) fn evict(&self, client: ClientId, targets: Targets) -> Result<(), Answer> {
+    ///
+    /// # Errors
+    ///
+    /// The thread has ended.
+    pub(crate) fn evict(&self, client: ClientId, targets: Targets) -> anyhow::Result<()> {
         let sent = self.jobs.send(Job::Evict { client, targets });
-        sent.map_err(|_| Answer::error("the thread that evicts has ended; the log says why"))
+        sent.ok()
+            .context("the thread that evicts has ended; the log says why")
     }
 
     /// The next answer, if there is one.

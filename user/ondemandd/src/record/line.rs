@@ -197,7 +197,7 @@ fn text_of(what: &str) -> String {
         end -= 1;
     }
     let mut text = String::new();
-    escape(&mut text, what[..end].as_bytes(), |byte| {
+    escape(&mut text, &what.as_bytes()[..end], |byte| {
         byte == b' ' || byte.is_ascii_graphic()
     });
     text

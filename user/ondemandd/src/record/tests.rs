@@ -135,7 +135,8 @@ fn half_a_line_was_answered_by_nobody() {
 
 #[test]
 fn a_record_that_is_not_to_be_believed_drops_all() {
-    let spoil: [(&str, fn(&Cache)); 5] = [
+    type Spoil = fn(&Cache);
+    let spoil: [(&str, Spoil); 5] = [
         ("damaged", |cache| {
             let mut text = fs::read(cache.path()).unwrap();
             let at = text.len() - 3;

@@ -167,7 +167,7 @@ fn cache_of(run_dir: &Path) -> anyhow::Result<std::path::PathBuf> {
 fn sources_of(run_dir: &Path) -> anyhow::Result<Sources> {
     let answer = control::client::ask(run_dir, &Request::Sources, ANSWER_WITHIN)?;
     let list: SourceList = match answer.context("no keeper answers any more")? {
-        Answer::Sources { sources } => sources,
+        Answer::Sources { sources } => *sources,
         Answer::Error { error } => bail!("the keeper says: {error}"),
         other => bail!("the keeper gives another answer: {other:?}"),
     };

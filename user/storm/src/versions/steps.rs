@@ -265,8 +265,7 @@ impl State {
                 return Ok(());
             }
         };
-        let mut index = first;
-        for block in data.chunks_exact(BLOCK) {
+        for (index, block) in (first..).zip(data.chunks_exact(BLOCK)) {
             let found = Version::of_block(mounted.image, VERSIONS, index, block)
                 .with_context(|| format!("{what}, mounted as version {}", mounted.version))?;
             ensure!(
@@ -275,7 +274,6 @@ impl State {
                 found.number,
                 mounted.version
             );
-            index += 1;
             self.read += 1;
         }
         Ok(())

@@ -16,7 +16,7 @@ use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 
-const MAGIC: u64 = 0x6a73_6677_7368_72;
+const MAGIC: u64 = 0x006a_7366_7773_6872;
 const VERSION: u64 = 1;
 
 const FLUSH: u64 = 1;
