@@ -52,7 +52,7 @@ result "$rc" "all versions have the same size"
 # publish VERSION: as a whole, under the image's name.
 publish() { cp "$WORK/image$1" "$BLOBS/.new" && mv "$BLOBS/.new" "$BLOBS/image"; }
 serve() {
-    "$DAEMON" serve --cache "$CACHE" --source "$BLOBS" --run-dir "$RUN" "$@" 2>>"$WORK/log" &
+    "$DAEMON" serve --cache "$CACHE" --source "$BLOBS" --run-dir "$RUN" 2>>"$WORK/log" &
     KEEPER=$!
     within ready "$KEEPER"
 }

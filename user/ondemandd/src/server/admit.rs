@@ -3,9 +3,9 @@
 //! Whether an OPEN may be answered with the version that the source has now.
 //!
 //! [`judge`] decides; here is what it takes: the record, the keeper, which may change files, and what is told of
-//! an image that has changed. That is told once for each change, however many readers ask.
+//! an image that has changed. That is told once by each worker, however many readers ask.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -48,8 +48,8 @@ pub struct Versions {
     pub opening: fn(&AnonymousFile) -> Opening,
     /// Asks the keeper.
     pub make_stale: Box<MakeStale>,
-    /// The last change that was told, of each object.
-    told: Mutex<HashMap<Name, String>>,
+    /// Objects whose change was told.
+    told: Mutex<HashSet<Name>>,
 }
 
 impl fmt::Debug for Versions {
@@ -96,14 +96,14 @@ impl Versions {
         Ok(Known { entry, carried })
     }
 
-    /// Whether this is the first time that this is told.
-    fn tells(&self, key: &Name, change: &str) -> bool {
+    /// Whether a change of this object is told for the first time since it was the same. An OPEN and a READ say the
+    /// same change in other words.
+    fn tells(&self, key: &Name) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= MOST_TOLD {
             told.clear();
         }
-        let before = told.insert(key.clone(), change.to_owned());
-        before.as_deref() != Some(change)
+        told.insert(key.clone())
     }
 }
 
@@ -180,7 +180,7 @@ impl Server {
 
     /// Tells that what is mounted is not what the source has any more.
     pub(super) fn note_change(&self, key: &Name, name: &str, change: &str) {
-        if !self.versions.tells(key, change) {
+        if !self.versions.tells(key) {
             debug!(name, change, "changed");
             return;
         }
