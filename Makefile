@@ -135,7 +135,7 @@ test: ## what each change is tested with: host tests, lints, checks, all selftes
 test-debug: ## selftests and a kill storm on the debug kernel (KASAN, lockdep, kmemleak), the fuzzers
 	@$(PYTHON_IS_THERE) && scripts/test --debug $(TESTS)
 test-faults: ## each allocation and each disk request of a cache fails once, debug kernel; goes on where it was cut off
-	@$(PYTHON_IS_THERE) && scripts/test --missing faults
+	@$(PYTHON_IS_THERE) && scripts/test --missing faults faults-more
 test-stores: ## a store on each file system, on virtio-blk, SCSI and NVMe; goes on where it was cut off
 	@$(PYTHON_IS_THERE) && scripts/test --missing stores
 test-c: ## the selftests against the kernel's own cachefiles, for comparison

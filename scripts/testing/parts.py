@@ -126,9 +126,12 @@ def _reorder_many(c, index):
                     "--seed", str(c.seed * 1000 + index), kind="stores")  # fmt: skip
 
 
-def _faults(c, index):
-    command = [c.bin / "ondemand-faults", "--slice", f"{index + 1}/{FAULT_SLICES}"]
-    return machine(c, f"faults-{index + 1}", command, FAULT_LONGEST, "debug", leak_check=True)
+def _faults(kinds, slices):
+    def argv(c, index):
+        command = [c.bin / "ondemand-faults", "--kind", kinds, "--slice", f"{index + 1}/{slices}"]
+        return machine(c, f"faults-{kinds.replace(',', '-')}-{index + 1}", command, FAULT_LONGEST, "debug", leak_check=True)
+
+    return script(argv)
 
 
 def _versions(sequences):
@@ -165,8 +168,8 @@ def _storm(kills, kind, *serve):
 
 
 EXCHANGE_SLICES = 4
-# Slices, and the seconds after which one is ended on the reference machine.
-FAULT_SLICES, FAULT_LONGEST = 39, 1800
+# One operation a slice; the seconds after which one is ended on the reference machine.
+FAULT_OPERATIONS, FAULT_LONGEST = 13, 1800
 DEBUG_SLICES = 10
 # 2,000 points in all.
 REORDER_SLICES, REORDER_POINTS = 20, 100
@@ -206,8 +209,8 @@ GUEST_PARTS = (
           Selftests(DEBUG_SLICES, "debug"), 150, DEBUG_SLICES, DEBUG_BUILDS),
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
           _storm(STORM_KILLS, "debug"), 150, STORM_SLICES, DEBUG_BUILDS),
-    guest("faults", "allocations and disk requests that fail, debug kernel, then rmmod", SLICED,
-          script(_faults), 90, FAULT_SLICES, DEBUG_BUILDS),
+    guest("faults", "allocations that fail, debug kernel, then rmmod", SLICED,
+          _faults("slab", FAULT_OPERATIONS), 90, FAULT_OPERATIONS, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
     guest("versions", "versions of images, replaced in random order", SLICED, _versions(2), 80),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),
@@ -217,6 +220,8 @@ GUEST_PARTS = (
 )  # fmt: skip
 
 SOAK_PARTS = (
+    guest("faults-more", "pages and disk requests that fail, debug kernel, then rmmod", SOAK,
+          _faults("page,disk", 2 * FAULT_OPERATIONS), 180, 2 * FAULT_OPERATIONS, DEBUG_BUILDS),
     guest("versions-long", "a hundred sequences of versions that are replaced", SOAK, _versions(25), 600, 4),
     guest("stores", "each file system on virtio-blk, SCSI and NVMe, and its disk fails", SOAK,
           script(_stores), 900, len(BUSES), STORE_BUILDS),

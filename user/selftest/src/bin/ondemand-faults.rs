@@ -13,6 +13,7 @@ use clap::Parser;
 
 use ondemand_selftest::faults::helper;
 use ondemand_selftest::faults::plan::Item;
+use ondemand_selftest::faults::plan::Kind;
 use ondemand_selftest::faults::sweep::Sweep;
 use ondemand_selftest::harness::context::Settings;
 use ondemand_selftest::harness::raw;
@@ -32,6 +33,14 @@ struct Options {
     /// Only print what can be swept
     #[arg(long)]
     list: bool,
+    /// Of all items only those in which this fails: slab, page or disk; more than one, with commas between
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_delimiter = ',',
+        conflicts_with = "items"
+    )]
+    kind: Vec<Kind>,
     /// Of all items only each Nth, from the Ith
     #[arg(long, value_name = "I/N", default_value_t = Slice::WHOLE, conflicts_with = "items")]
     slice: Slice,
@@ -61,6 +70,7 @@ fn run(options: Options) -> Result<ExitCode> {
     let mut items = options.items;
     if items.is_empty() {
         items = Item::all();
+        items.retain(|item| options.kind.is_empty() || options.kind.contains(&item.kind));
         options.slice.keep(&mut items);
     }
     if options.list {

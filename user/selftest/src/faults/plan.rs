@@ -44,6 +44,27 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Why a text is no kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoKind;
+
+impl fmt::Display for NoKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what fails is slab, page or disk")
+    }
+}
+
+impl std::error::Error for NoKind {}
+
+impl FromStr for Kind {
+    type Err = NoKind;
+
+    fn from_str(text: &str) -> Result<Self, NoKind> {
+        let mut all = Kind::ALL.into_iter();
+        all.find(|kind| kind.name() == text).ok_or(NoKind)
+    }
+}
+
 macro_rules! operations {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $parts:expr;)*) => {
         /// What is done while something fails.
@@ -189,7 +210,7 @@ impl FromStr for Item {
         let operation = Operation::ALL
             .iter()
             .find(|known| known.name() == operation);
-        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind);
+        let kind = kind.parse().ok();
         let part: u64 = part.parse().map_err(|_| NoItem)?;
         let of: u64 = of.parse().map_err(|_| NoItem)?;
         if part == 0 || part > of {
