@@ -7,7 +7,7 @@
 //! - `visit IMAGES DIR`: for each item on standard input: mounts it at DIR, reads and compares its
 //!   spans, and unmounts it
 //! - `stay IMAGES DIR`: the same at DIR0, DIR1 ..., and unmounts nothing
-//! - `reorder-visit MOUNTS IMAGES`: see [`reorder::visit`](super::reorder::visit)
+//! - `reorder-visit MOUNTS IMAGES`: see [`super::reorder::visit`]
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
