@@ -40,6 +40,15 @@ use crate::systemd;
 /// This very program, whatever has become of its file.
 const SELF: &str = "/proc/self/exe";
 
+/// What a worker has to know of the module that is loaded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Module {
+    /// It keeps versions apart by tokens.
+    pub(crate) tokens: bool,
+    /// It sends an OPEN that failed again and again, as the C module does.
+    pub(crate) insists: bool,
+}
+
 /// Knows how to start a worker.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Launcher {
@@ -113,14 +122,22 @@ impl Launcher {
         })
     }
 
-    /// Workers are told where the cache's record is, and whether the kernel knows tokens.
-    pub(crate) fn set_record(&mut self, record: &Path, tokens: bool) {
+    /// Workers are told where the cache's record is, and what the kernel's module does.
+    pub(crate) fn set_record(&mut self, record: &Path, module: Module) {
         let record = Argument::from(record.as_os_str().to_owned());
         self.args
             .extend([Argument::Text("--record".to_owned()), record]);
-        if tokens {
-            self.args.push(Argument::Text("--tokens".to_owned()));
+        let Module { tokens, insists } = module;
+        for (word, is_said) in [("--tokens", tokens), ("--insists", insists)] {
+            if is_said {
+                self.args.push(Argument::Text(word.to_owned()));
+            }
         }
+    }
+
+    /// Whether the module is the C module, as far as that is said to workers.
+    pub(crate) fn insists(&self) -> bool {
+        self.args.contains(&Argument::Text("--insists".to_owned()))
     }
 
     /// Where workers have blobs from.

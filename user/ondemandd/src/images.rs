@@ -161,6 +161,7 @@ pub(crate) mod tests {
         let name = Name::of(b"erofs,web", b"blob");
         let entry = record::Entry {
             token: cachefiles_proto::Token::new(&[1]).unwrap(),
+            size: 1,
             sole: true,
             manifest: false,
             what: "new".into(),

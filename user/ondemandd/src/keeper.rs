@@ -130,10 +130,10 @@ pub fn run(settings: &Settings, log: &str) -> anyhow::Result<Outcome> {
         device,
         dir,
         had_worker,
-        tokens,
+        module,
         claim,
     } = device::obtain(settings, &run_dir)?;
-    launcher.set_record(&dir.join(record::FILE), tokens);
+    launcher.set_record(&dir.join(record::FILE), module);
     let parts = Parts {
         device,
         fixed: Fixed {
@@ -165,7 +165,7 @@ impl Keeper {
             ..
         } = parts;
         cull::start(&device, &fixed.cache, fixed.limits, &counters)?;
-        let clerk = Clerk::start(&device, &fixed.cache)?;
+        let clerk = Clerk::start(&device, &fixed.cache, !parts.launcher.insists())?;
         let reporter = Reporter::resume(fixed.cache.clone(), Arc::clone(&counters), parts.uptime);
         let reporter = Arc::new(reporter);
         let socket = metrics.as_ref().map(MetricsServer::socket).transpose();

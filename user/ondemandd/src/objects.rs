@@ -34,6 +34,8 @@ pub struct Object {
     pub source: usize,
     /// For the log.
     pub name: String,
+    /// What is in use is of another version: it gets no data.
+    pub sealed: bool,
     /// What the record calls it.
     pub key: Name,
     /// What its readers will want next, if anything is read ahead for them.

@@ -134,13 +134,12 @@ impl Server {
             warn!(name, %error, "the kernel would let other programs inherit this object");
         }
         let key = Name::of(&open.volume_key, &open.cookie_key);
-        let admitted = self
-            .look_up(&open, &key)
-            .and_then(|(source, found, known)| {
-                self.admit(&open.file, &key, &found, &known)?;
-                Ok((source, found, known))
-            });
-        let (source, found, known) = match admitted {
+        let found = self.look_up(&open, &key);
+        let admitted = found.and_then(|(source, found, known)| {
+            let sealed = self.admit(&open.file, &key, &found, &known)?;
+            Ok((source, found, known, sealed))
+        });
+        let (source, found, known, sealed) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 // The kernel's order: first the descriptor, then the answer.
@@ -159,9 +158,12 @@ impl Server {
             manifest,
             identity,
         } = found;
-        let size = blob.size();
+        let size = sealed.unwrap_or(blob.size());
         let verified = manifest.is_some();
-        let pattern = ahead::pattern_of(&blob, manifest.as_ref());
+        let pattern = match sealed {
+            Some(_) => None,
+            None => ahead::pattern_of(&blob, manifest.as_ref()),
+        };
         let object = Object {
             id: object_id,
             file: open.file,
@@ -171,6 +173,7 @@ impl Server {
             name,
             key,
             pattern,
+            sealed: sealed.is_some(),
         };
         let object = Arc::new(object);
         self.objects.insert(object_id, Arc::clone(&object));
@@ -187,7 +190,13 @@ impl Server {
                 let again = known.entry.is_some();
                 count(&self.counters.reopens, u64::from(again));
                 info!(name = object.name, %volume, object_id, size, again, verified, version = identity.what, "OPEN");
-                self.note_same(&object.key, &known);
+                match object.sealed {
+                    true => {
+                        let change = known.change(&identity);
+                        self.note_change(&object.key, &object.name, &change);
+                    }
+                    false => self.note_same(&object.key, &known),
+                }
             }
             Err(error) => {
                 // Whoever wanted the object is gone, or what is mounted is of another version.
@@ -219,7 +228,10 @@ impl Server {
     }
 
     fn read(&self, object: &Object, read: Read, buffer: &mut BlockBuffer) {
-        let filled = range_of(object, read).and_then(|range| self.fill(object, range, buffer));
+        let filled = match object.sealed {
+            true => Err(FillError::Sealed),
+            false => range_of(object, read).and_then(|range| self.fill(object, range, buffer)),
+        };
         match filled {
             Ok(written) => debug!(name = object.name, ?read, written, "READ"),
             Err(error) => self.note_failure(object, read, &error),
@@ -260,6 +272,11 @@ impl Server {
                     }
                     error => warn!(name, ?read, %error, "READ failed"),
                 }
+                return;
+            }
+            FillError::Sealed => {
+                count(&self.counters.source_errors, 1);
+                debug!(name, ?read, "READ of what has changed");
                 return;
             }
             FillError::Verify(_) => &self.counters.verify_errors,

@@ -232,7 +232,9 @@ fn open_record(args: &cli::Worker, channel: &Channel) -> anyhow::Result<Versions
         *number = number.wrapping_add(1);
         ask_to_make_stale(channel, *number, name)
     };
-    Ok(Versions::new(record, guard, Box::new(make_stale)))
+    let mut versions = Versions::new(record, guard, Box::new(make_stale));
+    versions.insists = args.insists;
+    Ok(versions)
 }
 
 /// Asks the keeper, and waits for its answer.

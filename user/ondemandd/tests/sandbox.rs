@@ -203,6 +203,7 @@ impl Trial {
         let name = Name::of(b"erofs,v", b"image");
         let entry = Entry {
             token: cachefiles_proto::Token::new(&[1]).unwrap(),
+            size: 1,
             sole: true,
             manifest: false,
             what: "it".into(),

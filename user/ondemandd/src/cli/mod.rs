@@ -113,7 +113,8 @@ pub enum Command {
 
     /// Read what the cache holds of an image from the disk, hold it against the manifest, and drop what does not fit.
     ///
-    /// Chunks that are wrong are dropped, together with those that are there in part; the rest stays. What is mounted
+    /// Chunks that are wrong are dropped, together with those that are there in part; the rest stays, but not with the
+    /// kernel's own module, where all that is cached of the image goes. What is mounted
     /// is read and told of, but nothing of it is dropped.
     ///
     /// Exit status: 0 if all that is cached is right, 3 if something was wrong and is gone, 4 if something is wrong
@@ -316,6 +317,10 @@ pub struct Worker {
     /// The kernel keeps versions apart by tokens.
     #[arg(long)]
     pub tokens: bool,
+
+    /// The kernel sends an OPEN that failed again and again.
+    #[arg(long)]
+    pub insists: bool,
 }
 
 impl Worker {

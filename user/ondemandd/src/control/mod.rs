@@ -138,7 +138,7 @@ mod tests {
         let evicted = Evicted::default();
         let line = concat!(
             r#"{"answer":"evicted","evicted":{"objects":0,"bytes":0,"#,
-            r#""in_use":[],"failed":[],"missing":[],"forgotten":0}}"#
+            r#""in_use":[],"failed":[],"missing":[],"forgotten":0,"reusable":false}}"#
         );
         let answer = Answer::Evicted { evicted };
         assert_eq!(serde_json::to_string(&answer).unwrap(), line);

@@ -77,6 +77,9 @@ pub struct Evicted {
     pub missing: Vec<String>,
     /// Objects of which it was forgotten that they had a manifest.
     pub forgotten: u64,
+    /// A file that was removed may get its name back. The C module marks it, so that nobody picks it up any more, and
+    /// then its image could not be mounted.
+    pub reusable: bool,
 }
 
 enum Job {
@@ -103,17 +106,18 @@ struct Desk {
     device: Device,
     store: Store,
     record: PathBuf,
+    reusable: bool,
     done: mpsc::Sender<(ClientId, Answer)>,
     bell: Arc<OwnedFd>,
 }
 
 impl Clerk {
-    /// Starts the thread, for a cache that is bound in `dir`. It ends with the process.
+    /// Starts the thread, for a cache that is bound in `dir`; `reusable` is of [`Evicted`]. It ends with the process.
     ///
     /// # Errors
     ///
     /// A descriptor or a thread cannot be had.
-    pub(crate) fn start(device: &Device, dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(device: &Device, dir: &Path, reusable: bool) -> anyhow::Result<Self> {
         let device = device.as_fd().try_clone_to_owned().context("device")?;
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let bell = Arc::new(rustix::event::eventfd(0, flags).context("eventfd")?);
@@ -123,6 +127,7 @@ impl Clerk {
             device: Device::from_owned_fd(device)?,
             store: Store::open(dir).with_context(|| format!("cannot open {}", dir.display()))?,
             record: dir.join(FILE),
+            reusable,
             done: tell,
             bell: Arc::clone(&bell),
         };
@@ -220,7 +225,10 @@ impl Desk {
     }
 
     fn evict(&self, targets: &Targets) -> anyhow::Result<Evicted> {
-        let mut evicted = Evicted::default();
+        let mut evicted = Evicted {
+            reusable: self.reusable,
+            ..Evicted::default()
+        };
         let record = Record::open(&self.record)
             .with_context(|| format!("the record of versions, {}", self.record.display()))?;
         let mut named = Vec::new();

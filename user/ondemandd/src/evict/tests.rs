@@ -27,6 +27,7 @@ fn desk(root: &Path) -> (Desk, mpsc::Receiver<(ClientId, Answer)>, OwnedFd) {
         device: unsafe { Device::from_owned_fd_unchecked(device) },
         store: Store::open(root).unwrap(),
         record: root.join(FILE),
+        reusable: true,
         done: tell,
         bell: Arc::new(rustix::event::eventfd(0, EventfdFlags::NONBLOCK).unwrap()),
     };

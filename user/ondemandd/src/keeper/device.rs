@@ -17,6 +17,7 @@ use cachefiles_proto::Fill;
 use rustix::io::Errno;
 use tracing::info;
 
+use crate::child::Module;
 use crate::cli::FillWay;
 use crate::config::settings::Settings;
 use crate::record::begin;
@@ -38,8 +39,8 @@ pub(super) struct Obtained {
     pub(super) dir: PathBuf,
     /// The cache had a worker under another keeper.
     pub(super) had_worker: bool,
-    /// The kernel keeps versions apart by tokens.
-    pub(super) tokens: bool,
+    /// What the module does.
+    pub(super) module: Module,
     /// That no other keeper uses it.
     pub(super) claim: Option<Claim>,
 }
@@ -92,6 +93,7 @@ fn go_on(
     let device =
         Device::from_owned_fd(device).with_context(|| format!("{what} is not the device"))?;
     let tokens = has_tokens(|command| device.send(command), said_tokens);
+    let insists = insists(|command| device.send(command));
     // Who has it may be about to end.
     let claim = Claim::new(&dir)?;
     begin::for_takeover(claim.as_ref(), &dir)?;
@@ -100,7 +102,7 @@ fn go_on(
         device,
         dir,
         had_worker: true,
-        tokens,
+        module: Module { tokens, insists },
         claim,
     })
 }
@@ -115,6 +117,15 @@ fn ask_for_tokens(send: impl Fn(&Command) -> Sent) -> anyhow::Result<bool> {
         }
         Err(error) => Err(error).context("cannot ask the module to keep versions apart"),
     }
+}
+
+/// Whether the module is one that sends an OPEN that failed again and again: the C module, which knows no batches
+/// either, bound or not. Batches of one are what there is without.
+fn insists(send: impl Fn(&Command) -> Sent) -> bool {
+    let errno = send(&Command::Batch(1))
+        .err()
+        .and_then(|error| error.errno());
+    errno == Some(Errno::OPNOTSUPP)
 }
 
 /// Whether a cache that another keeper has bound keeps versions apart. Whoever answers with a token unasked has all
@@ -217,6 +228,7 @@ fn bind(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
             "--fetch: the loaded module knows no windows (the kernel's own cachefiles?)",
         )?;
     }
+    let insists = insists(|command| device.send(command));
     if settings.batch.get() != 1 {
         device.send(&Command::Batch(settings.batch.get())).context(
             "--batch: the loaded module knows no batches (the kernel's own cachefiles?)",
@@ -238,7 +250,7 @@ fn bind(settings: &Settings, run_dir: &RunDir) -> anyhow::Result<Obtained> {
         device,
         dir,
         had_worker: false,
-        tokens,
+        module: Module { tokens, insists },
         claim: Some(claim),
     })
 }

@@ -8,8 +8,11 @@
 //! | | another, or nothing | noted, answered: the kernel drops what it has | noted, answered: ESTALE from the kernel |
 //! | the record alone | the same, and sole | answered | answered |
 //! | | the same, and others | the file is made stale, noted, answered | refused |
-//! | | another | the file is made stale, noted, answered | refused: ESTALE |
+//! | | another | the file is made stale, noted, answered | refused |
 //! | | nothing | noted, answered | (there is none) |
+//!
+//! To be refused is ESTALE. The C module sends an OPEN that failed again, for as long as its reader waits, which is
+//! for ever; so there it is answered, with the size that it had, and gets no data.
 //!
 //! A file that is made stale is replaced by the kernel when the OPEN is answered. It cannot be culled: the kernel
 //! has the file of an OPEN in use. If it is replaced or not, it is stale on the disk before the record says that
@@ -46,23 +49,24 @@ pub enum Verdict {
     Note(Entry),
     /// The stored file is made stale, this is noted, and then it is answered.
     Replace(Entry),
-    /// It is answered with ESTALE: the blob has changed, which is described.
+    /// It gets no data: the blob has changed, which is described.
     Changed(String),
-    /// It is answered with ESTALE: what is in use is of a version that is not known.
+    /// It gets no data: what is in use is of a version that is not known.
     Unknown,
 }
 
-/// Judges an OPEN of a blob that is of the version `found` now, held against a manifest or not.
+/// Judges an OPEN of a blob that is of the version `found` now, and of that size, held against a manifest or not.
 #[must_use]
 pub fn judge(
     (entry, carried): (Option<&Entry>, Option<Carried>),
     guard: Guard,
     opening: Opening,
-    found: &Identity,
+    (found, size): (&Identity, u64),
     manifest: bool,
 ) -> Verdict {
     let noted = |sole| Entry {
         token: found.token,
+        size,
         sole,
         manifest,
         what: found.what.clone(),

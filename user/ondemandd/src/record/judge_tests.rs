@@ -16,6 +16,7 @@ fn version(number: u8) -> Identity {
 fn entry(number: u8, sole: bool) -> Entry {
     Entry {
         token: version(number).token,
+        size: 4096,
         sole,
         manifest: false,
         what: version(number).what,
@@ -30,7 +31,7 @@ fn what_is_recorded_decides() {
             (entry.as_ref(), carried),
             guard,
             opening,
-            &version(1),
+            (&version(1), 4096),
             false,
         )
     };
@@ -98,7 +99,7 @@ fn a_manifest_that_was_forgotten_is_noted_again() {
         (Some(&entry(1, true)), None),
         Guard::Record,
         Opening::First,
-        &version(1),
+        (&version(1), 4096),
         true,
     );
     let with = Entry {
@@ -155,7 +156,7 @@ impl World {
             (self.entry.as_ref(), None),
             self.guard,
             opening,
-            &version(self.source),
+            (&version(self.source), 4096),
             false,
         );
         match &verdict {

@@ -5,7 +5,7 @@
 //! ```text
 //! 0123456789abcdef ondemandd-versions 1 INODE@TIME        the first: of which file it is
 //! 0123456789abcdef carried old                            or `lost`
-//! 0123456789abcdef version NAME TOKEN FLAGS WHAT          FLAGS: `s` sole, `m` manifest, `-` neither
+//! 0123456789abcdef version NAME TOKEN SIZE FLAGS WHAT     FLAGS: `s` sole, `m` manifest, `-` neither
 //! 0123456789abcdef changed NAME WHAT
 //! 0123456789abcdef forget NAME
 //! ```
@@ -130,8 +130,9 @@ impl Line {
                     (false, false) => "-",
                 };
                 format!(
-                    "version {name} {} {flags} {}",
+                    "version {name} {} {} {flags} {}",
                     entry.token,
+                    entry.size,
                     text_of(&entry.what)
                 )
             }
@@ -161,9 +162,9 @@ impl Line {
                 Some(Line::Changed(Name::parse(name)?, what_of(what)?))
             }
             "version" => {
-                let mut parts = rest.splitn(4, ' ');
+                let mut parts = rest.splitn(5, ' ');
                 let mut next = || parts.next();
-                let (name, token, flags) = (next()?, next()?, next()?);
+                let (name, token, size, flags) = (next()?, next()?, next()?, next()?);
                 let (sole, manifest) = match flags {
                     "sm" => (true, true),
                     "s" => (true, false),
@@ -173,6 +174,7 @@ impl Line {
                 };
                 let entry = Entry {
                     token: token.parse().ok()?,
+                    size: size.parse().ok()?,
                     sole,
                     manifest,
                     what: what_of(next()?)?,
@@ -262,6 +264,7 @@ mod tests {
                 _ => {
                     let entry = Entry {
                         token: Token::new(&token).unwrap(),
+                        size: u64::MAX / 3,
                         sole,
                         manifest,
                         what,

@@ -60,6 +60,8 @@ const LONGEST: u64 = 512 << 20;
 pub struct Entry {
     /// The version that was answered last.
     pub token: Token,
+    /// Its size, in bytes.
+    pub size: u64,
     /// The stored file, if there is one, has bytes of that version only, whatever the kernel knows of it.
     pub sole: bool,
     /// They were held against a manifest.

@@ -57,6 +57,7 @@ fn name(cookie: &str) -> Name {
 fn entry(number: u8) -> Entry {
     Entry {
         token: Token::new(&[number]).unwrap(),
+        size: 4096,
         sole: true,
         manifest: number.is_multiple_of(2),
         what: format!("version {number} of 5\u{20ac}\n"),

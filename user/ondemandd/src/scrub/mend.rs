@@ -5,7 +5,8 @@
 //! Of a file that is in use nothing may be taken away: the kernel knows what is in it, and would read zeros. And
 //! it may come into use at any moment. So the file gets a second name, the kernel removes the first, which it does
 //! for a file that is not in use, and from then on nobody else can find it. Then the chunks are taken out, and it
-//! gets its first name again, unless there is another file by then.
+//! gets its first name again, unless there is another file by then. The C module has marked the file by then, and
+//! would never use it again; there, all of it goes.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -114,6 +115,9 @@ fn with_second_name(
         failed.is_empty(),
         "the kernel could not remove it: {failed}"
     );
+    if !evicted.reusable {
+        return Ok(Mended::File);
+    }
     if evicted.objects == 0 {
         // Somebody else has, and what is there now is newer.
         return Ok(Mended::File);
@@ -202,6 +206,7 @@ mod tests {
         fs::remove_file(path).unwrap();
         Evicted {
             objects: 1,
+            reusable: true,
             ..Evicted::default()
         }
     }
@@ -263,5 +268,21 @@ mod tests {
         let mended = take_out(&store, &place, &file, &checked, mounted).unwrap();
         assert_eq!(mended, Mended::File);
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_marked_does_not_come_back() {
+        let (root, store, place, path, checked) = spoiled();
+        let file = File::open(&path).unwrap();
+        let marked = || {
+            Ok(Evicted {
+                reusable: false,
+                ..culled(&path)
+            })
+        };
+        let mended = take_out(&store, &place, &file, &checked, marked).unwrap();
+        assert_eq!(mended, Mended::File);
+        assert!(!path.exists());
+        assert_eq!(fs::read_dir(root.path().join(ASIDE)).unwrap().count(), 0);
     }
 }

@@ -44,6 +44,8 @@ pub struct Versions {
     pub record: Record,
     /// Who keeps versions apart.
     pub guard: Guard,
+    /// The kernel sends an OPEN that failed again and again, as the C module does.
+    pub insists: bool,
     /// What an OPEN with this file is for, if that matters.
     pub opening: fn(&AnonymousFile) -> Opening,
     /// Asks the keeper.
@@ -83,6 +85,7 @@ impl Versions {
         Versions {
             record,
             guard,
+            insists: false,
             opening: opening_of,
             make_stale,
             told: Mutex::default(),
@@ -128,14 +131,15 @@ impl Known {
 }
 
 impl Server {
-    /// Sees to it that whatever the cache has of an object is of the version that was found; otherwise an error.
+    /// Sees to it that whatever the cache has of an object is of the version that was found. If it cannot be, it is
+    /// an error; or it says with which size the object is to be opened that gets no data.
     pub(super) fn admit(
         &self,
         file: &AnonymousFile,
         key: &Name,
         found: &Found,
         known: &Known,
-    ) -> Result<(), LookupError> {
+    ) -> Result<Option<u64>, LookupError> {
         let versions = &self.versions;
         let opening = match versions.guard {
             Guard::Kernel => Opening::Again,
@@ -148,18 +152,14 @@ impl Server {
             (entry, known.carried),
             versions.guard,
             opening,
-            identity,
+            (identity, found.blob.size()),
             manifest,
         ) {
-            Verdict::Answer => return Ok(()),
-            Verdict::Changed(change) => {
-                count(&self.counters.changed_blobs, 1);
-                return Err(LookupError::Changed(change));
-            }
+            Verdict::Answer => return Ok(None),
+            Verdict::Changed(change) => return self.refuse(found, entry, change),
             Verdict::Unknown => {
-                count(&self.counters.changed_blobs, 1);
-                let change = "what is cached of it is of a version that nobody knows".to_owned();
-                return Err(LookupError::Changed(change));
+                let change = "what is cached of it is of a version that nobody knows";
+                return self.refuse(found, entry, change.to_owned());
             }
             Verdict::Note(entry) => entry,
             Verdict::Replace(entry) => {
@@ -175,7 +175,22 @@ impl Server {
         };
         versions.record.note(key, &entry).map_err(|error| {
             LookupError::Record(format!("its version cannot be recorded: {error}"))
-        })
+        })?;
+        Ok(None)
+    }
+
+    /// Refuses an OPEN of what is in use, in the way that the kernel takes.
+    fn refuse(
+        &self,
+        found: &Found,
+        entry: Option<&Entry>,
+        change: String,
+    ) -> Result<Option<u64>, LookupError> {
+        count(&self.counters.changed_blobs, 1);
+        match self.versions.insists {
+            true => Ok(Some(entry.map_or(found.blob.size(), |entry| entry.size))),
+            false => Err(LookupError::Changed(change)),
+        }
     }
 
     /// Tells that what is mounted is not what the source has any more.

@@ -30,6 +30,8 @@ pub(super) enum FillError {
     Cache(cachefiles_proto::Error),
     #[error("the cache is full: {0}")]
     Full(cachefiles_proto::Error),
+    #[error("what is in use is of another version")]
+    Sealed,
     #[error("the kernel asks from {0} on, which is no multiple of a block")]
     Unaligned(u64),
 }

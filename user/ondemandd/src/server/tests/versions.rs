@@ -152,6 +152,39 @@ fn what_is_in_use_is_refused_and_told() {
 }
 
 #[test]
+fn a_kernel_that_insists_is_answered_and_gets_no_data() {
+    let mut bench = Bench::new();
+    bench.server.versions.insists = true;
+    bench.write("b", &[1; 8192]);
+    let cache = bench.open(1, 7, b"b");
+    bench.command();
+    bench.send(2, 7, Payload::Read { off: 0, len: 4096 });
+    // Another size, which the kernel must not hear of.
+    bench.write("b", &[2; 9000]);
+    bench.open_file(3, 8, b"b", &cache);
+    assert_eq!(bench.command(), "copen 3,8192");
+    bench.send(
+        4,
+        8,
+        Payload::Read {
+            off: 4096,
+            len: 4096,
+        },
+    );
+    assert_eq!(contents(&cache), [1; 4096]);
+    let numbers = bench.server.counters.snapshot();
+    assert_eq!((numbers.source_errors, numbers.changed_blobs), (1, 1));
+    assert!(bench.entry(b"b").unwrap().changed.is_some());
+    // It was unmounted, and is mounted again.
+    bench.server.versions.opening = |_| Opening::First;
+    let new = bench.open(5, 9, b"b");
+    assert_eq!(bench.command(), "copen 5,9000");
+    bench.send(6, 9, Payload::Read { off: 0, len: 4096 });
+    assert_eq!(contents(&new), [2; 4096]);
+    assert_eq!(bench.entry(b"b").unwrap().changed, None);
+}
+
+#[test]
 fn what_a_kernel_refuses_is_told_as_well() {
     let mut bench = Bench::new().with_tokens();
     bench.write("b", &[1; 8192]);
