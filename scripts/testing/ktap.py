@@ -34,9 +34,15 @@ def events_of(line):
 
 
 def why(detail):
-    """The one line of a test's output that says most: its last word that is not a time or a log line."""
-    for line in reversed(detail):
-        text = line.lstrip("# ").strip()
+    """The one line of a test's output that says most.
+
+    That is its first error, or else its last word that is not a time or a log line.
+    """
+    texts = [line.lstrip("# ").strip() for line in detail]
+    for text in texts:
+        if text.startswith("error: "):
+            return text.removeprefix("error: ")[:300]
+    for text in reversed(texts):
         if text and not re.fullmatch(r"[\d.]+ s", text) and not text.startswith("kernel: "):
             return text[:300]
     return ""

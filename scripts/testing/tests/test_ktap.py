@@ -44,6 +44,8 @@ class Ktap(unittest.TestCase):
     def test_the_reason_is_no_time_and_no_line_of_the_kernel(self):
         self.assertEqual(ktap.why(["# wrong byte at 7", "# kernel: x", "# 1.5 s", ""]), "wrong byte at 7")
         self.assertEqual(ktap.why([]), "")
+        storm = ["# error: only 9 kills", "# error: and more", "# FAIL", "# virtual machine: 12s; its log is there"]
+        self.assertEqual(ktap.why(storm), "only 9 kills")
 
     def test_a_result_without_a_name_has_its_number(self):
         self.assertEqual(ktap.parse(["not ok 3"]).results[0].name, "test 3")
