@@ -19,7 +19,7 @@ use rustix::process::{
 use serde_json::Value;
 
 /// How often something without a notification is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What the daemon opens.
 const DEVICE: &str = "/dev/cachefiles";
@@ -255,7 +255,8 @@ fn parent(pid: Pid) -> Option<Pid> {
     Pid::from_raw(ppid.parse().ok()?)
 }
 
-fn worker_in(run_dir: &Path) -> Option<Pid> {
+/// The process id in `worker.pid`, if there is one: of a worker that serves.
+pub(crate) fn worker_in(run_dir: &Path) -> Option<Pid> {
     let text = fs::read_to_string(run_dir.join("worker.pid")).ok()?;
     Pid::from_raw(text.trim().parse().ok()?)
 }

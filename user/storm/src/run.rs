@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 use clap::Args;
 use ondemand_deadline::overdue;
-use ondemand_deadline::scaled;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 use serde_json::{json, Value};
 
 use crate::contents::Contents;
-use crate::daemon::{kill_worker, Daemon, Setup};
+use crate::daemon::{kill_worker, worker_in, Daemon, Setup, LOOK_AGAIN};
 use crate::deadline::within;
 use crate::readers::{Image, Pass};
 use crate::report;
@@ -52,10 +51,11 @@ pub(crate) struct Options {
     /// How often everything is read; the page cache is dropped in between.
     #[arg(long, default_value_t = 1)]
     passes: u64,
-    /// Shortest time between two kills, in milliseconds, on the reference machine.
+    /// Shortest time for which a worker serves before it is killed, in milliseconds; as long as it took to start is
+    /// added.
     #[arg(long, default_value_t = 50)]
     kill_min: u64,
-    /// Longest time between two kills, in milliseconds, on the reference machine; 0: nobody is killed.
+    /// Longest such time, in milliseconds; 0: nobody is killed.
     #[arg(long, default_value_t = 500)]
     kill_max: u64,
     /// Fewer kills than this are a failure too: the storm proved nothing.
@@ -87,18 +87,25 @@ pub(crate) fn mount_image(fsid: &str, domain: Option<&str>, at: &Path) -> Result
     Ok(())
 }
 
-/// Kills the worker at random times until told to stop.
+/// Kills each worker some time after it has begun to serve, until told to stop.
+///
+/// To `pause_ms` is added how long the worker took to start. So it serves at least half of the time, on a slow
+/// machine too, and the kills become more the longer the readers take.
 fn killer(run_dir: &Path, seed: u64, pause_ms: (u64, u64), stop: &AtomicBool, kills: &AtomicU64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut last = None;
+    let (mut last, mut died) = (None, Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        // The time between two kills is the point here, not a way to wait. On a slow machine it is longer: a
-        // daemon that is killed as soon as it has started brings nothing, and the storm takes for ever.
+        if worker_in(run_dir).is_none_or(|worker| Some(worker) == last) {
+            thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        let start = last.map_or(Duration::ZERO, |_| died.elapsed());
         let pause = rng.random_range(pause_ms.0..=pause_ms.1.max(pause_ms.0));
-        thread::sleep(scaled(Duration::from_millis(pause)));
+        // The time between two kills is the point here, not a way to wait.
+        thread::sleep(Duration::from_millis(pause).saturating_add(start));
         if let Some(pid) = kill_worker(run_dir, last) {
             kills.fetch_add(1, Ordering::Relaxed);
-            last = Some(pid);
+            (last, died) = (Some(pid), Instant::now());
         }
     }
 }
