@@ -240,6 +240,11 @@ impl Cache {
         self.identity || !version.token.is_told()
     }
 
+    /// Whether `identity on` was said before `bind`.
+    pub(crate) fn knows_tokens(&self) -> bool {
+        self.identity
+    }
+
     /// What the store's file system is.
     pub(crate) fn kind(&self) -> FsKind {
         self.kind

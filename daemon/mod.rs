@@ -240,6 +240,17 @@ impl Daemon {
         }
     }
 
+    /// `identity on`. Of a bound cache it asks whether that was said before, as who takes the cache
+    /// over needs to know.
+    fn turn_identity_on(&self) -> Result {
+        match &mut *self.life.lock() {
+            Life::Setup(setup) => setup.identity = true,
+            Life::Bound(cache) if cache.knows_tokens() => {}
+            _ => return Err(EBUSY),
+        }
+        Ok(())
+    }
+
     /// `bind ondemand`. If it fails, the set-up is as it was before. Asks for the right that `open`
     /// asks for: the store is accessed with the binder's rights, or those of who owns the directory.
     fn bind(daemon: &Arc<Self>) -> Result {
@@ -308,10 +319,7 @@ impl Daemon {
                 setup.fill = fill;
                 Ok(())
             }),
-            Command::Identity => this.set_up(|setup| {
-                setup.identity = true;
-                Ok(())
-            }),
+            Command::Identity => this.turn_identity_on(),
             Command::Cull(name) => this.in_service()?.cull(name),
             Command::InUse(name) => this.in_service()?.check_in_use(name),
             Command::SecurityContext(context) => {

@@ -60,8 +60,8 @@ pub enum Command {
     /// `fill direct`, the default, or `fill buffered`: how what is written to an anonymous file is stored.
     /// Before bind. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
     Fill(Fill),
-    /// `identity on`: [`OpenAnswer::Version`] may be answered. Before bind. The kernel's own cachefiles does not
-    /// know it: `EOPNOTSUPP`.
+    /// `identity on`: [`OpenAnswer::Version`] may be answered. Before bind; of a bound cache it asks whether it was
+    /// sent: if not, `EBUSY`. The kernel's own cachefiles does not know it: `EOPNOTSUPP`.
     Identity,
     /// `bind`: start a cache without on-demand mode.
     Bind,

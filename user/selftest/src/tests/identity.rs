@@ -39,6 +39,11 @@ pub(crate) const TESTS: &[Test] = &[
         must_be_on,
     ),
     Test::new(
+        "identity_asked_of_bound_cache",
+        "a daemon that takes a cache over and cannot know whether tokens are on",
+        asked_of_bound_cache,
+    ),
+    Test::new(
         "identity_versions",
         "bytes of one version that are served as another's",
         versions,
@@ -146,6 +151,16 @@ fn must_be_on(t: &Context) -> Result<()> {
         matches!(outcome, Outcome::Failed(..)),
         "mounted: {outcome:?}"
     );
+    Ok(())
+}
+
+fn asked_of_bound_cache(t: &Context) -> Result<()> {
+    let image = t.images.get("plain")?;
+    let mut daemon = serving(t, &t.new_dir()?, &image, Some(A))?;
+    daemon.command("identity on").context("after bind")?;
+    let read = read_once(t, &mut daemon, "fsid=plain")?;
+    same("plain", &read, &t.images.contents("plain")?)?;
+    daemon.command("identity on").context("later")?;
     Ok(())
 }
 
