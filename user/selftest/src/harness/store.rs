@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Command as Program;
 
 use anyhow::ensure;
 use anyhow::Context as _;
@@ -16,6 +17,7 @@ use rustix::fs::IFlags;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
+use super::skip;
 use super::wait::eventually;
 use super::wait::SOON;
 use super::Context;
@@ -47,6 +49,25 @@ pub fn object_file(dir: &Path, volume: &str, key: &str) -> Result<PathBuf> {
 /// The root has none.
 pub fn parent(path: &Path) -> Result<&Path> {
     path.parent().context("no directory above")
+}
+
+/// Bytes of a file that are in the page cache. To ask brings nothing there.
+///
+/// `preadv2` with `RWF_NOWAIT` is no way to ask: what it does not find it reads ahead.
+///
+/// # Errors
+///
+/// There is no such file. Without the program `fincore` the test is skipped.
+pub fn in_memory(path: &Path) -> Result<u64> {
+    let Ok(output) = Program::new("fincore")
+        .args(["--bytes", "--noheadings", "--output", "RES"])
+        .arg(path)
+        .output()
+    else {
+        return skip("no fincore");
+    };
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().with_context(|| format!("{text:?}"))
 }
 
 /// Mounts, reads all, unmounts; returns what was read.

@@ -35,6 +35,7 @@ use crate::harness::kmsg::KernelLog;
 use crate::harness::same;
 use crate::harness::skip;
 use crate::harness::store::eventually_idle;
+use crate::harness::store::in_memory;
 use crate::harness::store::object_file;
 use crate::harness::store::parent;
 use crate::harness::Aside;
@@ -108,19 +109,6 @@ fn command(t: &Context) -> Result<()> {
     let busy = errno_of(device.send(&Command::Fill(Fill::Direct)))?;
     ensure!(busy == Some(Errno::BUSY), "after bind: {busy:?}");
     Ok(())
-}
-
-/// Bytes of a file that are in memory.
-fn in_memory(path: &Path) -> Result<u64> {
-    let Ok(output) = Program::new("fincore")
-        .args(["--bytes", "--noheadings", "--output", "RES"])
-        .arg(path)
-        .output()
-    else {
-        return skip("no fincore");
-    };
-    let text = String::from_utf8(output.stdout)?;
-    text.trim().parse().with_context(|| format!("{text:?}"))
 }
 
 fn given_back(t: &Context) -> Result<()> {

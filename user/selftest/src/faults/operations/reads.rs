@@ -2,9 +2,6 @@
 
 //! Blocks are read, and brought in.
 
-use std::fs::File;
-use std::io::IoSliceMut;
-use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -12,7 +9,6 @@ use anyhow::Result;
 use cachefiles_proto::Message;
 use cachefiles_proto::Read;
 use rustix::io::Errno;
-use rustix::io::ReadWriteFlags;
 
 use crate::faults::rig::After;
 use crate::faults::rig::Rig;
@@ -20,6 +16,7 @@ use crate::faults::rig::Session;
 use crate::harness::eventually;
 use crate::harness::image::FILE;
 use crate::harness::same;
+use crate::harness::store::in_memory;
 use crate::harness::store::object_file;
 use crate::harness::Daemon;
 use crate::harness::Task;
@@ -79,7 +76,7 @@ pub(super) fn fill_buffered(rig: &mut Rig<'_>) -> Result<After> {
     if filled.is_ok() {
         complete(rig, &session.daemon, &read)?;
         let settled = eventually("the data is on the disk", SOON, || {
-            Ok(!in_memory(&file, read.off)? || rig.injector.has_failed()?)
+            Ok(in_memory(&file)? == 0 || rig.injector.has_failed()?)
         });
         settled?;
     }
@@ -162,16 +159,4 @@ fn works_again(rig: &mut Rig<'_>, mut session: Session, was_read: bool) -> Resul
     session.block += 1;
     rig.session = Some(session);
     Ok(After::Fine)
-}
-
-/// Whether the first byte at `offset` of a file is in memory; it is not brought there.
-fn in_memory(path: &Path, offset: u64) -> Result<bool> {
-    let file = File::open(path).context("the store's file")?;
-    let mut byte = [0];
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    match rustix::io::preadv2(&file, &mut parts, offset, ReadWriteFlags::NOWAIT) {
-        Ok(_) => Ok(true),
-        Err(Errno::AGAIN) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
 }
