@@ -139,7 +139,7 @@ def _versions(sequences):
         seed = c.seed * 1000 + index * sequences
         command = [c.bin / "storm", "versions", "--daemon", c.bin / "ondemandd", "--disk", "/run/ondemand/disk",
                    "--run-dir", "/run/ondemand/daemon", "--results", "/run/ondemand/versions",
-                   "--sequences", sequences, "--seed", seed]  # fmt: skip
+                   "--nginx", c.words["NGINX"], "--sequences", sequences, "--seed", seed]  # fmt: skip
         return machine(c, f"versions-{sequences}-{index + 1}", command, 300 + 120 * sequences)
 
     return script(argv)

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Versions of images in random order: published, mounted, read, replaced, while the daemon is restarted and
-//! killed and the store is copied.
+//! killed, the store is copied, and the server of the images is another one.
 //!
 //! Whatever happens, each byte that a reader gets is of one version, that of its mount: the one that was published
 //! when it was mounted. A read may fail, but only where the image was changed since the mount, or the daemon was
 //! stopped.
 
 mod blocks;
+mod servers;
 mod steps;
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -46,6 +48,9 @@ pub(crate) struct Options {
     /// More arguments for `ondemandd serve`, as --serve=--fill=direct.
     #[arg(long)]
     pub(crate) serve: Vec<String>,
+    /// The program nginx: each second sequence has its images from two servers, by turns.
+    #[arg(long)]
+    pub(crate) nginx: Option<PathBuf>,
     /// What all steps follow from.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -68,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut passed = true;
     for sequence in 0..options.sequences {
         let seed = seed.wrapping_add(sequence);
-        let (mut state, mut told) = (State::new(options, &made, sequence)?, Vec::new());
+        let (mut state, mut told) = (State::new(options, &made, seed)?, Vec::new());
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let outcome = (0..options.steps)
             .try_for_each(|_| state.step(&mut rng, &mut told))
@@ -114,11 +119,16 @@ pub(crate) fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     errno.or_else(|| Errno::from_io_error(io?))
 }
 
-/// Copies a file as a whole under another name, or in place.
+/// Copies a file as a whole under another name, or in place. It gets the modification time `mtime`, if there is one.
 ///
 /// # Errors
 /// What the file system says.
-pub(crate) fn publish(from: &std::path::Path, to: &std::path::Path, in_place: bool) -> Result<()> {
+pub(crate) fn publish(
+    from: &std::path::Path,
+    to: &std::path::Path,
+    in_place: bool,
+    mtime: Option<SystemTime>,
+) -> Result<()> {
     if in_place {
         let data = fs::read(from)?;
         let file = fs::File::options().write(true).open(to).context("open")?;
@@ -128,5 +138,11 @@ pub(crate) fn publish(from: &std::path::Path, to: &std::path::Path, in_place: bo
     }
     let part = to.with_extension("part");
     fs::copy(from, &part)?;
+    if let Some(mtime) = mtime {
+        fs::File::options()
+            .write(true)
+            .open(&part)?
+            .set_modified(mtime)?;
+    }
     Ok(fs::rename(&part, to)?)
 }

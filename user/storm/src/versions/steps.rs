@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{bail, ensure, Context, Result};
 use rand::seq::IndexedRandom;
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 use rustix::mount::{unmount, UnmountFlags};
 
 use super::blocks::{Version, BLOCK, BLOCKS, FILE};
+use super::servers::{Servers, DOMAIN, SOURCE};
 use super::{errno_of, name_of, publish, Options};
 use crate::daemon::{kill_worker, Daemon, Setup};
 use crate::deadline::within;
@@ -39,6 +41,7 @@ const STEPS: &[(Step, u32)] = &[
     (Step::Manifest, 3),
     (Step::KillWorker, 8),
     (Step::Restart, 4),
+    (Step::ChangeServer, 3),
     (Step::CopyStore, 2),
     (Step::DropCaches, 6),
 ];
@@ -57,6 +60,8 @@ enum Step {
     KillWorker,
     /// The daemon is stopped and started: what is mounted reads on what the kernel has, and no more.
     Restart,
+    /// The daemon is stopped, and started with another server of the same images.
+    ChangeServer,
     /// The daemon is stopped, and the store is replaced by a copy in which holes are zeros.
     CopyStore,
     DropCaches,
@@ -88,11 +93,16 @@ struct Mounted {
 /// One sequence.
 pub(super) struct State {
     files: Vec<Vec<PathBuf>>,
+    /// Where images are published.
+    source: PathBuf,
+    servers: Option<Servers>,
     setup: Setup,
     daemon: Option<Daemon>,
     published: Vec<Published>,
     mounted: Vec<Mounted>,
     places: u64,
+    /// How often something was published.
+    puts: u64,
     read: u64,
 }
 
@@ -101,29 +111,42 @@ impl State {
     ///
     /// # Errors
     /// When a file cannot be written or the daemon does not start.
-    pub(super) fn new(options: &Options, files: &[Vec<PathBuf>], sequence: u64) -> Result<Self> {
-        let dir = options.disk.join(format!("sequence{sequence}"));
+    pub(super) fn new(options: &Options, files: &[Vec<PathBuf>], seed: u64) -> Result<Self> {
+        let dir = options.disk.join(format!("sequence{seed}"));
+        let source = dir.join("source");
+        std::fs::create_dir_all(&source)?;
+        let nginx = options.nginx.as_ref().filter(|_| seed % 2 == 1);
+        let servers = nginx
+            .map(|nginx| Servers::start(nginx, &source, &dir.join("servers")))
+            .transpose()?;
+        let mut more = options.serve.clone();
+        more.extend(
+            servers
+                .iter()
+                .map(|servers| format!("--config={}", servers.config().display())),
+        );
         let setup = Setup {
             program: options.daemon.clone(),
             cache: dir.join("cache"),
-            source: dir.join("source"),
+            source: source.clone(),
             run_dir: options.run_dir.clone(),
-            log: options.results.join(format!("ondemandd-{sequence}.log")),
-            more: options.serve.clone(),
+            log: options.results.join(format!("ondemandd-{seed}.log")),
+            more,
         };
-        std::fs::create_dir_all(&setup.source)?;
         let mut state = State {
             files: files.to_vec(),
+            source,
+            servers,
             setup,
             daemon: None,
             published: Vec::new(),
             mounted: Vec::new(),
             places: 0,
+            puts: 0,
             read: 0,
         };
         for image in 0..IMAGES {
-            let file = &state.files[usize::from(image)][0];
-            publish(file, &state.setup.source.join(name_of(image)), false)?;
+            state.put(image, 0, false)?;
             state.published.push(Published {
                 version: 0,
                 changes: 0,
@@ -161,6 +184,7 @@ impl State {
                 Ok(())
             }
             Step::Restart => self.restart(),
+            Step::ChangeServer => self.change_server(),
             Step::CopyStore => self.copy_store(),
             Step::DropCaches => within("drop_caches", SECONDS, watch::drop_caches),
         }
@@ -196,6 +220,28 @@ impl State {
         self.start()
     }
 
+    /// What the other server says of an image is another version of it, unless it has a manifest.
+    fn change_server(&mut self) -> Result<()> {
+        let Some(servers) = &mut self.servers else {
+            return Ok(());
+        };
+        servers.change()?;
+        self.published.iter_mut().for_each(|it| it.changes += 1);
+        self.restart()
+    }
+
+    /// Publishes a version of an image. Servers tell versions apart by seconds: there each has another one.
+    fn put(&mut self, image: u8, version: u8, in_place: bool) -> Result<()> {
+        let file = &self.files[usize::from(image)][usize::from(version)];
+        let to = self.source.join(name_of(image));
+        if self.servers.is_none() {
+            return publish(file, &to, in_place, None);
+        }
+        self.puts += 1;
+        let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + self.puts);
+        publish(file, &to, false, Some(mtime))
+    }
+
     /// As a backup does that knows no holes.
     fn copy_store(&mut self) -> Result<()> {
         self.unmount_all()?;
@@ -219,9 +265,12 @@ impl State {
         }
         self.places += 1;
         let at = self.setup.run_dir.join(format!("mnt{}", self.places));
-        let (name, place) = (name_of(image), at.clone());
+        let (mut name, mut domain, place) = (name_of(image), None, at.clone());
+        if self.servers.is_some() {
+            (name, domain) = (format!("{SOURCE}/{name}"), Some(DOMAIN));
+        }
         let done = within(&format!("mount {name}"), SECONDS, move || {
-            mount_image(&name, None, &place)
+            mount_image(&name, domain, &place)
         });
         if let Err(error) = done {
             ensure!(published.lost_manifest, "{error:#}");
@@ -305,7 +354,7 @@ impl State {
         let index = usize::from(image);
         let version = rng.random_range(0..VERSIONS);
         told.push(format!("  version {version}"));
-        let source = self.setup.source.join(name_of(image));
+        let source = self.source.join(name_of(image));
         // The manifest of the one before is none of it.
         let published = &mut self.published[index];
         if published.has_manifest {
@@ -315,12 +364,12 @@ impl State {
         }
         published.version = version;
         published.changes += 1;
-        publish(&self.files[index][usize::from(version)], &source, in_place)
+        self.put(image, version, in_place)
     }
 
     fn manifest(&mut self, image: u8) -> Result<()> {
         let published = &mut self.published[usize::from(image)];
-        let source = self.setup.source.join(name_of(image));
+        let source = self.source.join(name_of(image));
         // Either is another identity, and so a change for who has it mounted.
         published.changes += 1;
         if published.has_manifest {
