@@ -8,14 +8,15 @@
 //! stopped.
 
 mod blocks;
+mod mounted;
+mod published;
 mod servers;
 mod steps;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -117,32 +118,4 @@ pub(crate) fn errno_of(error: &anyhow::Error) -> Option<Errno> {
     let io = error.downcast_ref::<std::io::Error>();
     let errno = error.downcast_ref::<Errno>().copied();
     errno.or_else(|| Errno::from_io_error(io?))
-}
-
-/// Copies a file as a whole under another name, or in place. It gets the modification time `mtime`, if there is one.
-///
-/// # Errors
-/// What the file system says.
-pub(crate) fn publish(
-    from: &std::path::Path,
-    to: &std::path::Path,
-    in_place: bool,
-    mtime: Option<SystemTime>,
-) -> Result<()> {
-    if in_place {
-        let data = fs::read(from)?;
-        let file = fs::File::options().write(true).open(to).context("open")?;
-        std::os::unix::fs::FileExt::write_all_at(&file, &data, 0)?;
-        file.set_len(u64::try_from(data.len())?)?;
-        return Ok(());
-    }
-    let part = to.with_extension("part");
-    fs::copy(from, &part)?;
-    if let Some(mtime) = mtime {
-        fs::File::options()
-            .write(true)
-            .open(&part)?
-            .set_modified(mtime)?;
-    }
-    Ok(fs::rename(&part, to)?)
 }

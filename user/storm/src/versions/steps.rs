@@ -2,9 +2,7 @@
 
 //! The steps of a sequence, and what must be true after each.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -13,11 +11,12 @@ use rand::seq::IndexedRandom;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rustix::io::Errno;
-use rustix::mount::{unmount, UnmountFlags};
 
 use super::blocks::{Version, BLOCK, BLOCKS, FILE};
+use super::mounted::{read_blocks, unmounted, Mounted};
+use super::published::{manifest_of, publish, Published};
 use super::servers::{Servers, DOMAIN, SOURCE};
-use super::{errno_of, name_of, publish, Options};
+use super::{errno_of, name_of, Options};
 use crate::daemon::{kill_worker, Daemon, Setup};
 use crate::deadline::within;
 use crate::run::mount_image;
@@ -29,7 +28,7 @@ pub(super) const IMAGES: u8 = 3;
 pub(super) const VERSIONS: u8 = 4;
 
 /// Seconds for a mount, an unmount or a read, on the reference machine.
-const SECONDS: u64 = 60;
+pub(super) const SECONDS: u64 = 60;
 
 /// What can be done, and how often.
 const STEPS: &[(Step, u32)] = &[
@@ -65,29 +64,6 @@ enum Step {
     /// The daemon is stopped, and the store is replaced by a copy in which holes are zeros.
     CopyStore,
     DropCaches,
-}
-
-/// What is published under a name.
-#[derive(Clone, Copy, Debug)]
-struct Published {
-    version: u8,
-    /// How often it was changed.
-    changes: u64,
-    has_manifest: bool,
-    /// It had a manifest, which is gone: what it is cannot be proved any more, and a mount may be refused.
-    lost_manifest: bool,
-}
-
-/// A mounted image.
-#[derive(Clone, Debug)]
-struct Mounted {
-    image: u8,
-    version: u8,
-    /// The changes of the image when it was mounted.
-    changes: u64,
-    /// Its cache is gone: the daemon was stopped.
-    dead: bool,
-    at: PathBuf,
 }
 
 /// One sequence.
@@ -391,24 +367,4 @@ impl State {
         (published.has_manifest, published.lost_manifest) = (true, false);
         Ok(())
     }
-}
-
-fn manifest_of(source: &Path) -> PathBuf {
-    let mut name = source.as_os_str().to_owned();
-    name.push(".manifest");
-    name.into()
-}
-
-fn unmounted(at: &Path) -> Result<()> {
-    let place = at.to_owned();
-    within(&format!("unmount {}", at.display()), SECONDS, move || {
-        Ok(unmount(&place, UnmountFlags::empty())?)
-    })
-}
-
-fn read_blocks(path: &Path, first: u64, blocks: u64) -> Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let mut data = vec![0; usize::try_from(blocks)? * BLOCK];
-    file.read_exact_at(&mut data, first * u64::try_from(BLOCK)?)?;
-    Ok(data)
 }
