@@ -9,6 +9,7 @@
 //!
 //! It needs the debug kernel (`scripts/kernel/debug.config`), and root in a virtual machine.
 
+mod answers;
 pub mod attribute;
 pub mod disk;
 pub mod helper;

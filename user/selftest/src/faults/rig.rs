@@ -9,13 +9,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::bail;
-use anyhow::ensure;
 use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Command;
 use cachefiles_proto::Device;
 use cachefiles_proto::Fill;
-use cachefiles_proto::Message;
 use rustix::mount::UnmountFlags;
 
 use super::disk::Disk;
@@ -27,7 +25,6 @@ use crate::harness::same;
 use crate::harness::Context;
 use crate::harness::Daemon;
 use crate::harness::Image;
-use crate::harness::Outcome;
 use crate::harness::Task;
 use crate::harness::SOON;
 
@@ -318,31 +315,6 @@ impl<'a> Rig<'a> {
         Ok(value)
     }
 
-    /// What has failed must have had a fault.
-    ///
-    /// # Errors
-    ///
-    /// There was none.
-    pub fn blame(&self, what: &str, error: &dyn std::fmt::Display) -> Result<()> {
-        let failed = self.injector.has_failed()?;
-        ensure!(failed, "{what} failed without a fault: {error}");
-        Ok(())
-    }
-
-    /// What a task has ended with: its output, or `None` if it failed, for which there must have been a
-    /// fault.
-    ///
-    /// # Errors
-    ///
-    /// There was none; it was killed.
-    pub fn judge(&self, what: &str, outcome: Outcome) -> Result<Option<Vec<u8>>> {
-        match outcome {
-            Outcome::Done(output) => Ok(Some(output)),
-            Outcome::Failed(errno, _) => self.blame(what, &errno).map(|()| None),
-            Outcome::Killed(signal) => bail!("{what} was killed by signal {signal}"),
-        }
-    }
-
     /// Whether this run's fault has ended the file system.
     ///
     /// # Errors
@@ -351,27 +323,6 @@ impl<'a> Rig<'a> {
     pub fn is_broken(&self) -> Result<bool> {
         let disk = self.injector.kind() == Kind::Disk && self.injector.has_failed()?;
         Ok(disk && !self.disk.can_be_written())
-    }
-
-    /// Serves a task while something may fail. A daemon's own call that fails so is made again, as
-    /// daemons do.
-    ///
-    /// # Errors
-    ///
-    /// As [`Daemon::serve_with`]; a call failed, and there was no fault.
-    pub fn serve(
-        &self,
-        daemon: &mut Daemon,
-        task: &mut Task,
-        mut answer: impl FnMut(&mut Daemon, Message) -> Result<()>,
-    ) -> Result<Outcome> {
-        match daemon.serve_with(task, &mut answer) {
-            Err(error) if task.running()? => {
-                self.blame("the daemon's call", &format!("{error:#}"))?;
-                daemon.serve_with(task, answer)
-            }
-            ended => ended,
-        }
     }
 
     /// Unmounts what is mounted. The daemon is gone.

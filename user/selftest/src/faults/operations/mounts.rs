@@ -81,12 +81,7 @@ fn open_it(rig: &Rig<'_>, daemon: &mut Daemon, mounted: Mounted) -> Result<After
 /// not.
 fn finish(rig: &Rig<'_>, daemon: &mut Daemon, mount: &mut Task, mounted: Mounted) -> Result<After> {
     // Where the fault has ended the file system no answer is taken.
-    let outcome = daemon.serve_with(mount, |daemon, message| {
-        match daemon.answer_or_close(message)? {
-            Some(errno) => rig.blame("copen", &errno),
-            None => Ok(()),
-        }
-    })?;
+    let outcome = rig.serve_on(daemon, mount)?;
     let is_mounted = rig.judge("mount", outcome)?.is_some();
     if rig.is_broken()? {
         return Ok(After::Broken(mounted));

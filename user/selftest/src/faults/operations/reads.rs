@@ -86,7 +86,7 @@ pub(super) fn fill_buffered(rig: &mut Rig<'_>) -> Result<After> {
         complete(rig, &session.daemon, &read)?;
     }
     // What failed on its way to the disk ends all that reads the object, until it is mounted again.
-    let outcome = session.daemon.serve(&mut reader)?;
+    let outcome = rig.serve_on(&mut session.daemon, &mut reader)?;
     let data = rig.judge("the reader", outcome)?;
     compare(rig, &session, data.as_deref())?;
     if !rig.injector.has_failed()? {
@@ -104,7 +104,7 @@ pub(super) fn fill_buffered(rig: &mut Rig<'_>) -> Result<After> {
 }
 
 fn end_read(rig: &mut Rig<'_>, mut session: Session, reader: &mut Task) -> Result<After> {
-    let outcome = session.daemon.serve(reader)?;
+    let outcome = rig.serve_on(&mut session.daemon, reader)?;
     let data = rig.judge("the reader", outcome)?;
     compare(rig, &session, data.as_deref())?;
     works_again(rig, session, data.is_some())
