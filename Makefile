@@ -5,6 +5,8 @@
 #
 #   KDIR        the kernel's build directory (default: the cached test kernel if
 #               it is built, else that of the running kernel)
+#   KERNEL_SOURCE   the source of the kernel in KDIR, if that has no Rust (default: Debian's
+#               /usr/src/linux-source-X.Y.tar.xz)
 #   LLVM        as for the kernel: -19, 1, or empty for one that gcc has built
 #               (default: found out from KDIR)
 #   RUSTC, BINDGEN, CLIPPY_DRIVER ...   other tools than Debian's
@@ -56,12 +58,16 @@ QUICK         ?=
 TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFMT=$(RUSTFMT) \
 	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
 
+# Where kbuild runs: in KDIR, or, if that kernel has no Rust, in a tree beside it that has.
+TREE = $(if $(shell grep -sx CONFIG_RUST=y "$(KDIR)/include/config/auto.conf"),$(KDIR),$(CURDIR)/results/rust-tree)
+
 # Two builds of one tree at a time would spoil each other's objects.
-KBUILD = +@flock .build.lock $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS)
+KBUILD = +@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS)
 
 .PHONY: module
 module: ## build cachefiles_ondemand.ko against KDIR
 	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
+	@[[ "$(TREE)" == "$(KDIR)" ]] || scripts/kernel/rust-tree "$(KDIR)" "$(TREE)" "$(RUSTC)"
 	$(KBUILD) -j$(shell nproc) modules
 
 .PHONY: daemon all
@@ -82,7 +88,7 @@ deb: ## Debian packages of daemon, module and its source, in results/deb (after 
 
 INSTALL_ENV = KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
 	UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' MODPROBEDIR='$(MODPROBEDIR)' INSTALL_MOD_PATH='$(INSTALL_MOD_PATH)' DAEMON='$(DAEMON)'
-MODULES_INSTALL = $(MAKE) --no-print-directory -C $(KDIR) M=$(CURDIR) $(TOOLS) modules_install
+MODULES_INSTALL = $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS) modules_install
 
 .PHONY: rust-analyzer
 rust-analyzer: ## write rust-project.json for editors

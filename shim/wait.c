@@ -10,7 +10,7 @@ void ondemand_shim_init_completion(struct completion *done)
 
 int ondemand_shim_wait_for_completion_killable_freezable(struct completion *done)
 {
-	return wait_for_completion_state(done, TASK_KILLABLE | TASK_FREEZABLE_UNSAFE);
+	return wait_for_completion_state(done, (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE));
 }
 
 void ondemand_shim_init_wait_queue(wait_queue_head_t *queue)
@@ -31,5 +31,5 @@ void ondemand_shim_wake_up_all_poll(wait_queue_head_t *queue, unsigned int mask)
 int ondemand_shim_wait_event_killable_freezable(wait_queue_head_t *queue,
 						bool (*holds)(void *), void *condition)
 {
-	return wait_event_state(*queue, holds(condition), TASK_KILLABLE | TASK_FREEZABLE_UNSAFE);
+	return wait_event_state(*queue, holds(condition), (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE));
 }
