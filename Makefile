@@ -70,6 +70,13 @@ module: ## build cachefiles_ondemand.ko against KDIR
 	@[[ "$(TREE)" == "$(KDIR)" ]] || scripts/kernel/rust-tree "$(KDIR)" "$(TREE)" "$(RUSTC)"
 	$(KBUILD) -j$(shell nproc) modules
 
+.PHONY: erofs
+erofs: module ## where KDIR's kernel has erofs without the on-demand mode: build one with it, of the kernel's source
+	@[[ -e "$(TREE)/erofs/Makefile" ]] || { echo "$(KDIR) needs no other erofs.ko, or is a kernel with Rust, whose source has it" >&2; exit 1; }
+	+@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) M=$(TREE)/erofs $(TOOLS) -j$(shell nproc) \
+		CONFIG_EROFS_FS_ONDEMAND=y KCFLAGS=-DCONFIG_EROFS_FS_ONDEMAND=1 modules
+	@echo "$(TREE)/erofs/erofs.ko"
+
 .PHONY: daemon all
 daemon: ## build ondemandd
 	@scripts/programs ondemandd
