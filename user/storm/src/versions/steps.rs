@@ -69,8 +69,6 @@ enum Step {
 /// One sequence.
 pub(super) struct State {
     files: Vec<Vec<PathBuf>>,
-    /// Where images are published.
-    source: PathBuf,
     servers: Option<Servers>,
     setup: Setup,
     daemon: Option<Daemon>,
@@ -104,14 +102,13 @@ impl State {
         let setup = Setup {
             program: options.daemon.clone(),
             cache: dir.join("cache"),
-            source: source.clone(),
+            source,
             run_dir: options.run_dir.clone(),
             log: options.results.join(format!("ondemandd-{seed}.log")),
             more,
         };
         let mut state = State {
             files: files.to_vec(),
-            source,
             servers,
             setup,
             daemon: None,
@@ -209,7 +206,7 @@ impl State {
     /// Publishes a version of an image. Servers tell versions apart by seconds: there each has another one.
     fn put(&mut self, image: u8, version: u8, in_place: bool) -> Result<()> {
         let file = &self.files[usize::from(image)][usize::from(version)];
-        let to = self.source.join(name_of(image));
+        let to = self.setup.source.join(name_of(image));
         if self.servers.is_none() {
             return publish(file, &to, in_place, None);
         }
@@ -330,7 +327,7 @@ impl State {
         let index = usize::from(image);
         let version = rng.random_range(0..VERSIONS);
         told.push(format!("  version {version}"));
-        let source = self.source.join(name_of(image));
+        let source = self.setup.source.join(name_of(image));
         // The manifest of the one before is none of it.
         let published = &mut self.published[index];
         if published.has_manifest {
@@ -345,7 +342,7 @@ impl State {
 
     fn manifest(&mut self, image: u8) -> Result<()> {
         let published = &mut self.published[usize::from(image)];
-        let source = self.source.join(name_of(image));
+        let source = self.setup.source.join(name_of(image));
         // Either is another identity, and so a change for who has it mounted.
         published.changes += 1;
         if published.has_manifest {
