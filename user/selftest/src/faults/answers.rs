@@ -6,7 +6,6 @@ use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Result;
 use cachefiles_proto::Message;
-use rustix::io::Errno;
 
 use super::rig::Rig;
 use crate::harness::Daemon;
@@ -83,14 +82,6 @@ impl Rig<'_> {
         if let Err(error) = daemon.fill(&read) {
             self.blame("the fill", &format!("{error:#}"))?;
         }
-        match daemon
-            .object(read.object_id)?
-            .file
-            .read_complete(read.msg_id)
-        {
-            // The reader is gone.
-            Err(error) if error.errno() == Some(Errno::INVAL) => Ok(()),
-            answered => Ok(answered?),
-        }
+        daemon.complete(&read)
     }
 }

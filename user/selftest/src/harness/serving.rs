@@ -79,17 +79,26 @@ impl Daemon {
         Ok(object.file.write_all_at(data, read.off)?)
     }
 
-    /// Answers a READ as it should be.
+    /// Completes a READ, filled or not. That its reader is gone is no error.
     ///
     /// # Errors
     ///
-    /// As [`Daemon::fill`]; the ioctl failed for another reason than that the reader is gone.
-    pub fn answer_read(&self, read: &Read) -> Result<()> {
-        self.fill(read)?;
+    /// The object is not open; the ioctl failed for another reason.
+    pub fn complete(&self, read: &Read) -> Result<()> {
         match self.object(read.object_id)?.file.read_complete(read.msg_id) {
             Err(error) if error.errno() == Some(Errno::INVAL) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// Answers a READ as it should be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Daemon::fill`] and [`Daemon::complete`].
+    pub fn answer_read(&self, read: &Read) -> Result<()> {
+        self.fill(read)?;
+        self.complete(read)
     }
 
     /// Answers a message as a daemon should.

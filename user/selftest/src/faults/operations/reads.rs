@@ -8,7 +8,6 @@ use anyhow::Context as _;
 use anyhow::Result;
 use cachefiles_proto::Message;
 use cachefiles_proto::Read;
-use rustix::io::Errno;
 
 use crate::faults::rig::After;
 use crate::faults::rig::Rig;
@@ -122,18 +121,14 @@ fn from_store(rig: &Rig<'_>, session: &Session) -> Result<Task> {
     Task::start(&words, Stdio::null())
 }
 
-/// Answers a READ; once more if the fault has met the answer.
+/// Completes a READ; once more if the fault has met that.
 fn complete(rig: &Rig<'_>, daemon: &Daemon, read: &Read) -> Result<()> {
-    let file = &daemon.object(read.object_id)?.file;
-    match file.read_complete(read.msg_id) {
-        Ok(()) => Ok(()),
-        // The reader is gone.
-        Err(error) if error.errno() == Some(Errno::INVAL) => Ok(()),
-        Err(error) => {
-            rig.blame("READ_COMPLETE", &error)?;
-            Ok(file.read_complete(read.msg_id)?)
-        }
-    }
+    daemon.complete(read).or_else(|error| {
+        rig.blame("READ_COMPLETE", &format!("{error:#}"))?;
+        // Its reader still waits.
+        let file = &daemon.object(read.object_id)?.file;
+        Ok(file.read_complete(read.msg_id)?)
+    })
 }
 
 fn compare(rig: &Rig<'_>, session: &Session, data: Option<&[u8]>) -> Result<()> {
