@@ -62,18 +62,20 @@ TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFM
 TREE = $(if $(shell grep -sx CONFIG_RUST=y "$(KDIR)/include/config/auto.conf"),$(KDIR),$(CURDIR)/results/rust-tree)
 
 # Two builds of one tree at a time would spoil each other's objects.
-KBUILD = +@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS)
+IN_TREE = +@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) $(TOOLS)
+KBUILD = $(IN_TREE) M=$(CURDIR)
 
-.PHONY: module
-module: ## build cachefiles_ondemand.ko against KDIR
+.PHONY: tree module
+tree:
 	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
 	@[[ "$(TREE)" == "$(KDIR)" ]] || scripts/kernel/rust-tree "$(KDIR)" "$(TREE)" "$(RUSTC)"
+module: tree ## build cachefiles_ondemand.ko against KDIR
 	$(KBUILD) -j$(shell nproc) modules
 
 .PHONY: erofs
 erofs: module ## where KDIR's kernel has erofs without the on-demand mode: build one with it, of the kernel's source
 	@[[ -e "$(TREE)/erofs/Makefile" ]] || { echo "$(KDIR) needs no other erofs.ko, or is a kernel with Rust, whose source has it" >&2; exit 1; }
-	+@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) M=$(TREE)/erofs $(TOOLS) -j$(shell nproc) \
+	$(IN_TREE) M=$(TREE)/erofs -j$(shell nproc) \
 		CONFIG_EROFS_FS_ONDEMAND=y KCFLAGS=-DCONFIG_EROFS_FS_ONDEMAND=1 modules
 	@echo "$(TREE)/erofs/erofs.ko"
 
@@ -98,8 +100,7 @@ INSTALL_ENV = KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFI
 MODULES_INSTALL = $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS) modules_install
 
 .PHONY: rust-analyzer
-rust-analyzer: ## write rust-project.json for editors
-	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
+rust-analyzer: tree ## write rust-project.json for editors
 	$(KBUILD) rust-analyzer
 
 .PHONY: setup
