@@ -191,6 +191,7 @@ mod bytes {
     use super::super::random::Random;
     use super::super::survive::crash;
     use super::super::survive::Choice;
+    use super::super::survive::Cut;
     use super::*;
 
     const FLUSH: u64 = 1;
@@ -229,7 +230,13 @@ mod bytes {
         );
 
         let random = &mut Random::new(1);
-        let all = crash(&log, 5, Choice::Everything, false, random, |_| false);
+        let cut = Cut {
+            position: 5,
+            choice: Choice::Everything,
+            torn: false,
+            whole: 0..0,
+        };
+        let all = crash(&log, &cut, random, |_| false);
         let changes = disk.changed_by(&log, &all);
         assert_eq!(changes.len(), 3);
         expected[7..9].copy_from_slice(&[9, 8]);

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command as Program;
@@ -33,6 +34,7 @@ use super::record;
 use super::survive;
 use super::survive::Choice;
 use super::survive::Crash;
+use super::survive::Cut;
 use super::versions::Versions;
 use super::visit;
 use crate::harness::kmsg::KernelLog;
@@ -88,19 +90,18 @@ impl Point {
         }
     }
 
-    fn crash(&mut self, log: &Log, versions: &Versions) -> Crash {
+    fn crash(&mut self, log: &Log, versions: &Versions, whole: Range<u64>) -> Crash {
         let is_data = |index: usize| {
             let mut blocks = log.data(index).chunks(BLOCK_SIZE);
             blocks.any(|block| versions.is_data(block))
         };
-        survive::crash(
-            log,
-            self.position,
-            self.choice,
-            self.torn,
-            &mut self.random,
-            is_data,
-        )
+        let cut = Cut {
+            position: self.position,
+            choice: self.choice,
+            torn: self.torn,
+            whole,
+        };
+        survive::crash(log, &cut, &mut self.random, is_data)
     }
 }
 
@@ -229,7 +230,7 @@ impl Replay<'_> {
 
     fn one(&mut self, point: &Point) -> Result<()> {
         let mut point = point.clone();
-        let crash = point.crash(self.log, self.versions);
+        let crash = point.crash(self.log, self.versions, self.target.superblock());
         self.disk.advance(self.log, crash.flushed);
         let changes = self.disk.changed_by(self.log, &crash);
         let tokens = Tokens::Right;
@@ -375,6 +376,14 @@ impl Target {
         self.image.set_len(0)?;
         self.image.set_len(self.bytes)?;
         disk.write(changes, &self.image)
+    }
+
+    /// Where on the disk its superblock is, which its file system must find whole.
+    fn superblock(&self) -> Range<u64> {
+        match self.file_system.as_str() {
+            "ext4" => 1024..2048,
+            _ => 0..512,
+        }
     }
 
     fn mount(&self) -> Result<()> {
