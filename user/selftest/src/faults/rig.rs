@@ -112,6 +112,8 @@ impl<'a> Rig<'a> {
         injector.use_disk(disk.device()?)?;
         let dir = disk.dir().join("c");
         fs::create_dir(&dir)?;
+        // A journal that aborts before its first commit would take the directory with it.
+        disk.sync();
         Ok(Rig {
             t,
             disk,
