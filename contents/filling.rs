@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Fills of a file of the store: from before the write until what it has stored is marked as present.
+//!
+//! A fill that has not written all leaves extents, and perhaps a part of a page, which would be data to
+//! whoever looks at the file next: they are taken from it again. That must not hit what another fill writes
+//! to the same pages. So fills are listed, and who takes pages back is alone there.
+//!
+//! Locking: the list is not locked while a file is written.
+
+use crate::cache::PAGE;
+use crate::contents::Contents;
+use crate::holes;
+use crate::kcompat::fs::File;
+use crate::vfs::store_file;
+use core::ops::Range;
+use kernel::prelude::*;
+use kernel::rbtree::RBTree;
+
+/// A fill that is under way.
+struct Fill {
+    pages: Range<u64>,
+    /// It takes pages back; no fill of a part of them begins.
+    alone: bool,
+}
+
+/// The fills of one file that are under way.
+#[derive(Default)]
+pub(super) struct Fills {
+    last: u64,
+    under_way: RBTree<u64, Fill>,
+}
+
+impl Contents {
+    /// Begins to fill a range of bytes. Waits for a fill of a part of it that failed.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn begin_fill(&self, bytes: Range<u64>) -> Result<Filling<'_>> {
+        let pages = holes::pages(&bytes);
+        self.reserve(pages.clone())?;
+        let mut fills = self.fills.lock();
+        while fills.of(&pages).any(|(_, other)| other.alone) {
+            self.fill_ended.wait(&mut fills);
+        }
+        let number = fills.last + 1;
+        let fill = Fill {
+            pages,
+            alone: false,
+        };
+        fills
+            .under_way
+            .try_create_and_insert(number, fill, GFP_KERNEL)?;
+        fills.last = number;
+        Ok(Filling {
+            contents: self,
+            number,
+            bytes,
+        })
+    }
+}
+
+impl Fills {
+    /// The fills of parts of `pages`.
+    fn of<'a>(&'a self, pages: &'a Range<u64>) -> impl Iterator<Item = (u64, &'a Fill)> {
+        self.under_way
+            .iter()
+            .filter(|(_, fill)| fill.pages.start < pages.end && pages.start < fill.pages.end)
+            .map(|(number, fill)| (*number, fill))
+    }
+}
+
+/// A fill that is under way, until this is dropped.
+pub(crate) struct Filling<'a> {
+    contents: &'a Contents,
+    number: u64,
+    bytes: Range<u64>,
+}
+
+impl Filling<'_> {
+    /// Notes what was written to `file`, from the start of the range on, and tells how much of that
+    /// counts: whole pages, and what ends where the object does, at `size` if that is known. The rest of
+    /// the range is a hole again, unless it was stored before.
+    ///
+    /// # Errors
+    ///
+    /// That of `written`. `EFBIG` if not even one page was written since the task may not write a longer file,
+    /// `EIO` if that has another cause.
+    pub(crate) fn end(
+        self,
+        file: &File,
+        written: Result<usize>,
+        size: Option<u64>,
+    ) -> Result<usize> {
+        let Range { start, end } = self.bytes.clone();
+        let stopped = start + written.as_ref().map_or(0, |written| *written as u64);
+        let counts = if size == Some(stopped) {
+            stopped
+        } else {
+            (stopped - stopped % PAGE).max(start)
+        };
+        let stored = holes::pages(&(start..counts));
+        let all = holes::pages(&(start..end));
+        self.contents.mark(stored.clone());
+        if counts < end {
+            self.alone(stored.end..all.end);
+            self.contents.release_absent(file, stored.end..all.end);
+        }
+        if written? > 0 && counts == start {
+            let limited = stopped >= store_file::size_limit();
+            return Err(if limited { EFBIG } else { EIO });
+        }
+        usize::try_from(counts - start).map_err(|_| EFBIG)
+    }
+
+    /// Narrows the fill to these pages, and waits until nobody else fills any of them; from now on nobody
+    /// begins to. Of two that wait for one another the one that began first is the first.
+    fn alone(&self, pages: Range<u64>) {
+        let mut fills = self.contents.fills.lock();
+        if let Some(fill) = fills.under_way.get_mut(&self.number) {
+            fill.pages = pages.clone();
+            fill.alone = true;
+        }
+        // Who waits for this one may be the first now.
+        self.contents.fill_ended.notify_all();
+        let before = |(number, other): (u64, &Fill)| {
+            number != self.number && (!other.alone || number < self.number)
+        };
+        while fills.of(&pages).any(before) {
+            self.contents.fill_ended.wait(&mut fills);
+        }
+    }
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        let ended = self
+            .contents
+            .fills
+            .lock()
+            .under_way
+            .remove_node(&self.number);
+        self.contents.fill_ended.notify_all();
+        drop(ended);
+    }
+}
