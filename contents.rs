@@ -24,6 +24,7 @@ use crate::vfs::allocation;
 use crate::vfs::store_file;
 use crate::vfs::superblock::FsKind;
 use core::ops::Range;
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 use kernel::init;
@@ -65,6 +66,8 @@ pub(crate) struct Contents {
     /// In the file's last page there is data up to (not including) this byte, and no further; 0: there is
     /// no such part of a page.
     tail: AtomicU64,
+    /// See [`Contents::is_spoiled`].
+    spoiled: AtomicBool,
     #[pin]
     fills: Mutex<Fills>,
     #[pin]
@@ -82,6 +85,7 @@ impl Contents {
             pin_init!(Self {
                 map <- new_spinlock!(Map::new(Tree(RBTree::new())), "cachefiles_present"),
                 tail: AtomicU64::new(0),
+                spoiled: AtomicBool::new(false),
                 fills <- new_mutex!(Fills::default(), "cachefiles_fills"),
                 fill_ended <- new_condvar!("cachefiles_fill_ended"),
             }),
@@ -193,6 +197,13 @@ impl Contents {
         }
     }
 
+    /// Marks pages as absent.
+    fn forget(&self, pages: Range<u64>) {
+        for part in present::parts(pages) {
+            self.map.lock().forget(&part);
+        }
+    }
+
     /// The first page in `pages` that is present, or absent; their end if there is none.
     pub(crate) fn find(&self, pages: Range<u64>, present: bool) -> u64 {
         let mut at = pages.start;
@@ -207,16 +218,19 @@ impl Contents {
         pages.end
     }
 
-    /// Takes what is allocated to absent pages in `pages` from the file. Nobody fills them meanwhile.
-    fn release_absent(&self, file: &File, pages: Range<u64>) {
+    /// Takes what is allocated to absent pages in `pages` from the file. Nobody fills them meanwhile. Tells whether all
+    /// of it is gone.
+    fn release_absent(&self, file: &File, pages: Range<u64>) -> bool {
         let mut at = pages.start;
+        let mut all = true;
         loop {
             let start = self.find(at..pages.end, false);
             if start >= pages.end {
-                return;
+                return all;
             }
             at = self.find(start..pages.end, true);
             if let Err(error) = allocation::release(file, start * PAGE..at * PAGE) {
+                all = false;
                 static TOLD: Once = Once::new();
                 if TOLD.first() {
                     pr_warn!(

@@ -117,7 +117,7 @@ impl Object {
             return Err(EFBIG);
         }
         let way = self.way_of_fill(len);
-        let filling = contents.begin_fill(pos..to)?;
+        let filling = contents.begin_fill(pos..to, way)?;
         let written = self.cache().cred().run(|| {
             if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
                 // What is stored already can be stored again, where it is written to the same place.
@@ -137,6 +137,10 @@ impl Object {
             self.filled();
             if way == Way::Cached {
                 self.uses_memory();
+                // The withdrawal has not seen this fill.
+                if self.current().is_err() {
+                    self.cache().cred().run(|| contents.settle_rest(&file))?;
+                }
             }
         }
         Ok(written)

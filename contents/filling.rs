@@ -6,29 +6,38 @@
 //! whoever looks at the file next: they are taken from it again. That must not hit what another fill writes
 //! to the same pages. So fills are listed, and who takes pages back is alone there.
 //!
+//! What was filled through memory ([`Way::Cached`]) is noted until it is known to be on the disk
+//! ([`Contents::settle`]). The file system's word is not enough for that: of a write that fails at once, ext4
+//! marks the extent as written all the same (`ext4_put_io_end` in 6.12), and its old contents are data from then on.
+//!
 //! Locking: the list is not locked while a file is written.
 
 use crate::cache::PAGE;
 use crate::contents::Contents;
 use crate::holes;
 use crate::kcompat::fs::File;
+use crate::vfs::page_cache;
 use crate::vfs::store_file;
+use crate::vfs::store_io::Way;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::rbtree::RBTree;
 
-/// A fill that is under way.
+/// A fill that is under way, or whose pages are only in memory.
 struct Fill {
     pages: Range<u64>,
     /// It takes pages back; no fill of a part of them begins.
     alone: bool,
 }
 
-/// The fills of one file that are under way.
+/// The fills of one file, by their numbers.
 #[derive(Default)]
 pub(super) struct Fills {
     last: u64,
     under_way: RBTree<u64, Fill>,
+    /// They have ended, and nobody has seen yet that what they have stored has come to the disk.
+    in_memory: RBTree<u64, Fill>,
 }
 
 impl Contents {
@@ -37,7 +46,7 @@ impl Contents {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn begin_fill(&self, bytes: Range<u64>) -> Result<Filling<'_>> {
+    pub(crate) fn begin_fill(&self, bytes: Range<u64>, way: Way) -> Result<Filling<'_>> {
         let pages = holes::pages(&bytes);
         self.reserve(pages.clone())?;
         let mut fills = self.fills.lock();
@@ -57,7 +66,70 @@ impl Contents {
             contents: self,
             number,
             bytes,
+            way,
+            in_memory: None,
         })
+    }
+
+    /// Waits until what was filled through memory is on the disk, and gives the memory back. If anything of it is lost,
+    /// all of it is absent from now on, and taken from the file: nobody knows which part was lost.
+    ///
+    /// # Errors
+    ///
+    /// `EIO`, `ENOSPC` and what else the file system says if data was lost.
+    pub(crate) fn settle(&self, file: &File) -> Result {
+        let taken = core::mem::take(&mut self.fills.lock().in_memory);
+        let written = page_cache::write_back(file);
+        if written.is_err() {
+            self.take_back(file, taken);
+        }
+        written.and(page_cache::give_back(file))
+    }
+
+    /// The same, if anything was filled through memory since.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn settle_rest(&self, file: &File) -> Result {
+        let nothing = self.fills.lock().in_memory.keys().next().is_none();
+        if nothing {
+            return Ok(());
+        }
+        self.settle(file)
+    }
+
+    /// Makes the pages of fills that have ended absent, and takes them from the file.
+    fn take_back(&self, file: &File, mut taken: RBTree<u64, Fill>) {
+        loop {
+            let first = taken.iter().next();
+            let first = first.map(|(number, fill)| (*number, fill.pages.clone()));
+            let Some((number, pages)) = first else {
+                return;
+            };
+            // It is under way again, and needs no memory for that.
+            if let Some(node) = taken.remove_node(&number) {
+                let other = self.fills.lock().under_way.insert(node);
+                drop(other);
+            }
+            let filling = Filling {
+                contents: self,
+                number,
+                bytes: 0..0,
+                way: Way::Direct,
+                in_memory: None,
+            };
+            filling.alone(pages.clone());
+            self.forget(pages.clone());
+            if !self.release_absent(file, pages) {
+                self.spoiled.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether the file has what may look like data to whoever looks at it next, and is none.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled.load(Ordering::Relaxed)
     }
 }
 
@@ -76,6 +148,9 @@ pub(crate) struct Filling<'a> {
     contents: &'a Contents,
     number: u64,
     bytes: Range<u64>,
+    way: Way,
+    /// What it has stored, and what has to come to the disk yet.
+    in_memory: Option<Range<u64>>,
 }
 
 impl Filling<'_> {
@@ -88,7 +163,7 @@ impl Filling<'_> {
     /// That of `written`. `EFBIG` if not even one page was written since the task may not write a longer file,
     /// `EIO` if that has another cause.
     pub(crate) fn end(
-        self,
+        mut self,
         file: &File,
         written: Result<usize>,
         size: Option<u64>,
@@ -103,6 +178,9 @@ impl Filling<'_> {
         let stored = holes::pages(&(start..counts));
         let all = holes::pages(&(start..end));
         self.contents.mark(stored.clone());
+        if self.way == Way::Cached && !stored.is_empty() {
+            self.in_memory = Some(stored.clone());
+        }
         if counts < end {
             self.alone(stored.end..all.end);
             self.contents.release_absent(file, stored.end..all.end);
@@ -135,12 +213,19 @@ impl Filling<'_> {
 
 impl Drop for Filling<'_> {
     fn drop(&mut self) {
-        let ended = self
-            .contents
-            .fills
-            .lock()
-            .under_way
-            .remove_node(&self.number);
+        let mut fills = self.contents.fills.lock();
+        let mut ended = fills.under_way.remove_node(&self.number);
+        if let Some(pages) = self.in_memory.take() {
+            let stored = Fill {
+                pages,
+                alone: false,
+            };
+            ended = ended.and_then(|node| {
+                let node = node.into_reservation().into_node(self.number, stored);
+                fills.in_memory.insert(node)
+            });
+        }
+        drop(fills);
         self.contents.fill_ended.notify_all();
         drop(ended);
     }

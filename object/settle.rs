@@ -12,7 +12,6 @@ use crate::kcompat::time::seconds_in_jiffies;
 use crate::object::Object;
 use crate::object::SETTLE;
 use crate::stop_points::Place;
-use crate::vfs::page_cache;
 use core::sync::atomic::Ordering;
 use kernel::sync::Arc;
 
@@ -33,7 +32,7 @@ impl DelayedWorkItem<SETTLE> for Object {
         let settled = object
             .cache()
             .cred()
-            .run(|| page_cache::settle(&current.file));
+            .run(|| current.contents.settle(&current.file));
         object.warn_if_failed("writing filled data to the disk", settled);
     }
 }
@@ -48,8 +47,8 @@ impl Object {
         DelayedWork::<_, SETTLE>::enqueue(self, seconds_in_jiffies(AFTER));
     }
 
-    /// The object is not bound any more: nothing is queued from now on, and nothing waits.
+    /// The object is not bound any more: nothing is queued from now on, nothing waits, and nothing runs.
     pub(super) fn stop_settling(self: &Arc<Self>) {
-        DelayedWork::<_, SETTLE>::shut(self);
+        DelayedWork::<_, SETTLE>::shut_and_wait(self);
     }
 }

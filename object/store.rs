@@ -283,7 +283,7 @@ impl Object {
     }
 
     /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
-    /// under way; a `copen` in progress is waited for, a daemon is not.
+    /// under way; a `copen` in progress is waited for, and so is the disk, a daemon is not.
     pub(crate) fn finish(self: &Arc<Self>) {
         self.cache.engine().drop_object(self);
         self.cache.daemon().stop_at(Place::FinishDropped);
@@ -299,14 +299,18 @@ impl Object {
             return;
         };
         self.cache.cred().run(|| {
-            if bound.cookie.take_flag(Flag::Retired) {
-                if !stored.unnamed {
-                    let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
-                    self.warn_if_failed("deleting the file", deleted);
-                }
-            } else if opened {
+            let mut retired = bound.cookie.take_flag(Flag::Retired);
+            if opened && !retired {
+                let settled = stored.contents.settle_rest(stored.file.file());
+                self.warn_if_failed("writing filled data to the disk", settled);
+                retired = stored.contents.is_spoiled();
+            }
+            if !retired && opened {
                 let committed = namei::commit(&bound, &mut stored, self);
                 self.warn_if_failed("committing the file, its data is lost", committed);
+            } else if retired && !stored.unnamed {
+                let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
+                self.warn_if_failed("deleting the file", deleted);
             }
             // The mark on the file goes before the object is uncounted: the next user may come then.
             drop(stored);

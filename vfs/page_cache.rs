@@ -97,16 +97,32 @@ pub(super) fn kept_empty<T>(file: &File, call: impl FnOnce() -> Result<T>) -> Re
     result
 }
 
-/// Writes all that is only in memory to the disk, waits for it, and lets the memory go, also that of
-/// what could not be written: it is a hole then.
+/// Writes all that is only in memory to the disk, and waits for it.
 ///
 /// # Errors
 ///
-/// `EIO`, `ENOSPC` and what else the file system says; [`has_lost_data`] says so, too, from then on.
-pub(crate) fn settle(file: &File) -> Result {
+/// `EIO`, `ENOSPC` and what else the file system says, now or since the file was opened; [`has_lost_data`] says so,
+/// too, from then on. `EROFS` if nothing can be written to the file system any more: ext4 is so when its journal has
+/// failed, and does not say of what it could not note there.
+pub(crate) fn write_back(file: &File) -> Result {
     // SAFETY: The file is live, and so is its mapping.
-    let written = unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) };
+    to_result(unsafe { bindings::filemap_write_and_wait_range(mapping(file), 0, TO_THE_END) })?;
+    if has_lost_data(file) {
+        return Err(EIO);
+    }
+    // SAFETY: An open file has an inode, which has a superblock.
+    if unsafe { bindings::sb_rdonly((*bindings::file_inode(file.as_ptr())).i_sb) } {
+        return Err(EROFS);
+    }
+    Ok(())
+}
+
+/// Lets the memory go of all that is on the disk, or could not be written.
+///
+/// # Errors
+///
+/// What the file system says.
+pub(crate) fn give_back(file: &File) -> Result {
     // Not `invalidate_mapping_pages`: a page that a processor has yet to list is one in use for it.
-    let given_back = advise(file, bindings::FADV_DONTNEED);
-    to_result(written).and(given_back)
+    advise(file, bindings::FADV_DONTNEED)
 }

@@ -238,6 +238,19 @@ impl SmallDisk {
         Ok(dir)
     }
 
+    /// The name of its block device, as `loop0`.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn block_device(&self) -> Result<String> {
+        let device = rustix::fs::stat(&self.dir)?.st_dev;
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let link = std::fs::read_link(format!("/sys/dev/block/{major}:{minor}"))?;
+        let name = link.file_name().and_then(|name| name.to_str());
+        Ok(name.context("a block device without a name")?.to_owned())
+    }
+
     /// Mounts it anew with these options; whatever `mount` says.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use crate::harness::Test;
 mod batching;
 mod bind;
 mod buffered;
+mod buffered_lost;
 mod closing;
 mod commit;
 mod compressed;
@@ -60,6 +61,7 @@ pub fn all() -> Vec<Test> {
         fetching::TESTS,
         batching::TESTS,
         buffered::TESTS,
+        buffered_lost::TESTS,
         mapping::TESTS,
         memory::TESTS,
         closing::TESTS,

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! `fill buffered`: data that was in memory and never came to the disk.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command as Program;
+
+use anyhow::ensure;
+use anyhow::Context as _;
+use anyhow::Result;
+use cachefiles_proto::Command;
+use cachefiles_proto::Fill;
+use rustix::io::Errno;
+
+use super::buffered::daemon;
+use crate::faults::injector::Injector;
+use crate::faults::plan::Kind;
+use crate::harness::drop_caches;
+use crate::harness::eventually;
+use crate::harness::kmsg::KernelLog;
+use crate::harness::same;
+use crate::harness::skip;
+use crate::harness::store::in_memory;
+use crate::harness::store::object_file;
+use crate::harness::Context;
+use crate::harness::Daemon;
+use crate::harness::SmallDisk;
+use crate::harness::Test;
+use crate::harness::SOON;
+
+/// What the module says when data was lost.
+const LOST: &str = "writing filled data to the disk failed";
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::new(
+        "buffered_disk_fails",
+        "zeros in the place of data that never came to the disk; an image that cannot be mounted ever after (D52)",
+        disk_fails,
+    ),
+    Test::new(
+        "d53_lost_then_direct",
+        "zeros in the place of data that never came to the disk, once fills are direct",
+        lost_then_direct,
+    ),
+    Test::new(
+        "d67_write_that_fails_at_once",
+        "zeros in the place of data whose write failed at once: ext4 notes it as written all the same",
+        fails_at_once,
+    ),
+];
+
+/// A disk in a file that its file system has no space for, once that is full: what was never written there
+/// fails. Told is the directory of that file, too.
+fn thin_disk(t: &Context) -> Result<(SmallDisk, PathBuf)> {
+    let host = t.mount_point()?;
+    let mounted = Program::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m", "none"])
+        .arg(&host)
+        .status();
+    ensure!(mounted.is_ok_and(|status| status.success()), "no tmpfs");
+    let disk = SmallDisk::of_image(t, &host.join("disk"), 64, "user_xattr")?;
+    Ok((disk, host))
+}
+
+/// Has the file system of a disk use all of its journal, so that this fails no more.
+fn use_journal(disk: &SmallDisk) -> Result<()> {
+    // Four MiB, of which each takes a few blocks.
+    for _ in 0..400 {
+        let path = disk.dir.join("journal");
+        File::create(&path)?.sync_all()?;
+        std::fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+/// Takes all space of a directory.
+fn fill_up(host: &Path) -> Result<File> {
+    let mut ballast = File::create(host.join("ballast"))?;
+    while ballast.write_all(&[0; 4096]).is_ok() {}
+    Ok(ballast)
+}
+
+fn disk_fails(t: &Context) -> Result<()> {
+    let (disk, host) = thin_disk(t)?;
+    let dir = disk.cache_dir()?;
+    let log = KernelLog::end()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = t.mounted(&mut daemon, "fsid=plain")?;
+    let image = t.images.get("plain")?;
+    let contents = t.images.contents("plain")?;
+    let start = image.find(&contents[..4096])?;
+    // What the mount has brought in comes to the disk yet.
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    eventually("what was read is on the disk", SOON, || {
+        Ok(file.exists() && in_memory(&file)? == 0)
+    })?;
+    use_journal(&disk)?;
+    let ballast = fill_up(&host)?;
+
+    let part = 256 << 10..(256 << 10) + (32 << 10);
+    let at_image = start + u64::try_from(part.start)?;
+    let (_, object) = daemon.open.first_key_value().context("not open")?;
+    object
+        .file
+        .write_all_at(image.range(at_image, 32 << 10), at_image)?;
+    eventually("the failure is told", SOON, || {
+        Ok(log.lines().iter().any(|line| line.text.contains(LOST)))
+    })?;
+    drop_caches()?;
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
+    // There is space again; the file remembers, the next user of it begins with what is on the disk.
+    ballast.set_len(0)?;
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
+    let mut umount = t.unmount(&at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
+    asked_again(t, &mut daemon, &part)
+}
+
+/// Mounts the image, and reads a part that is not stored.
+fn asked_again(t: &Context, daemon: &mut Daemon, part: &Range<usize>) -> Result<()> {
+    let contents = t.images.contents("plain")?;
+    let at = t.mounted(daemon, "fsid=plain")?;
+    daemon.log.clear();
+    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    let data = daemon.serve(&mut reader)?.ok("read of what was lost")?;
+    same("what was lost", &data, &contents[part.clone()])?;
+    let asked: u64 = daemon.reads().iter().map(|(_, len)| len).sum();
+    ensure!(
+        asked == u64::try_from(part.len())?,
+        "{asked} bytes asked for"
+    );
+    let mut umount = t.unmount(&at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
+    Ok(())
+}
+
+fn lost_then_direct(t: &Context) -> Result<()> {
+    let (disk, host) = thin_disk(t)?;
+    let dir = disk.cache_dir()?;
+    let mut buffered = daemon(t, &dir)?;
+    let at = t.mounted(&mut buffered, "fsid=plain")?;
+    let image = t.images.get("plain")?;
+    let contents = t.images.contents("plain")?;
+    let file = object_file(&dir, "erofs,plain", "plain")?;
+    eventually("what was read is on the disk", SOON, || {
+        Ok(file.exists() && in_memory(&file)? == 0)
+    })?;
+    use_journal(&disk)?;
+    let ballast = fill_up(&host)?;
+    let part = 256 << 10..(256 << 10) + (32 << 10);
+    let at_image = image.find(&contents[part.start..part.start + 4096])?;
+    let (_, object) = buffered.open.first_key_value().context("not open")?;
+    object
+        .file
+        .write_all_at(image.range(at_image, 32 << 10), at_image)?;
+    let mut umount = t.unmount(&at)?;
+    buffered.serve(&mut umount)?.ok("umount")?;
+    // The last file is closed: what is in memory is to be written now, and fails.
+    drop(buffered);
+    ballast.set_len(0)?;
+    let mut direct = t.daemon_with(&dir, &[Command::Fill(Fill::Direct)], &["plain"])?;
+    asked_again(t, &mut direct, &part)
+}
+
+/// The device is gone when the write is given to it, and comes back: while the image is mounted, and when it is
+/// unmounted.
+fn fails_at_once(t: &Context) -> Result<()> {
+    if !Path::new("/sys/kernel/debug/fail_make_request").exists() {
+        return skip("the kernel cannot have disk requests fail");
+    }
+    let disk = SmallDisk::new(t, 64)?;
+    let dir = disk.cache_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let image = t.images.get("plain")?;
+    let contents = t.images.contents("plain")?;
+    let mut injector = Injector::new(Kind::Disk)?;
+    injector.use_disk(&disk.block_device()?)?;
+
+    for (mounted, start) in [(true, 256 << 10), (false, 512 << 10)] {
+        let log = KernelLog::end()?;
+        let at = t.mounted(&mut daemon, "fsid=plain")?;
+        let file = object_file(&dir, "erofs,plain", "plain")?;
+        eventually("what was read is on the disk", SOON, || {
+            Ok(file.exists() && in_memory(&file)? == 0)
+        })?;
+        // So that the next request is that of the data. It tells of what has failed before.
+        let _ = rustix::fs::syncfs(File::open(&disk.dir)?);
+        injector.arm(1)?;
+        injector.on()?;
+        let part = start..start + (32 << 10);
+        let at_image = image.find(&contents[part.start..part.start + 4096])?;
+        let (_, object) = daemon.open.first_key_value().context("not open")?;
+        object
+            .file
+            .write_all_at(image.range(at_image, 32 << 10), at_image)?;
+        let told = || {
+            eventually("the failure is told", SOON, || {
+                Ok(log.lines().iter().any(|line| line.text.contains(LOST)))
+            })
+        };
+        if mounted {
+            told()?;
+        }
+        let mut umount = t.unmount(&at)?;
+        daemon.serve(&mut umount)?.ok("umount")?;
+        if !mounted {
+            told()?;
+        }
+        ensure!(injector.disarm()?, "nothing has failed");
+        asked_again(t, &mut daemon, &part)?;
+    }
+    Ok(())
+}
