@@ -24,6 +24,8 @@
 #   QUICK=1     make bench: three pairs and small sizes, about five minutes
 #   COUNT=1     make bench: with a clock that counts instructions, see scripts/bench
 #   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench; make profile: but FILL
+#   KERNEL      make demo: stock (Debian's own, the default), rust (the test kernel, built
+#               here), debug (the debug kernel)
 #   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
 
 SHELL := /bin/bash
@@ -59,7 +61,8 @@ TOOLS = LLVM=$(LLVM) RUSTC=$(RUSTC) HOSTRUSTC=$(RUSTC) RUSTDOC=$(RUSTDOC) RUSTFM
 	CLIPPY_DRIVER=$(CLIPPY_DRIVER) BINDGEN=$(BINDGEN)
 
 # Where kbuild runs: in KDIR, or, if that kernel has no Rust, in a tree beside it that has.
-TREE = $(if $(shell grep -sx CONFIG_RUST=y "$(KDIR)/include/config/auto.conf"),$(KDIR),$(CURDIR)/results/rust-tree)
+TREE = $(if $(shell grep -sx CONFIG_RUST=y "$(KDIR)/include/config/auto.conf"),$(KDIR),$(RUST_TREE))
+RUST_TREE ?= $(CURDIR)/results/rust-tree
 
 # Two builds of one tree at a time would spoil each other's objects.
 IN_TREE = +@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) $(TOOLS)
@@ -115,9 +118,16 @@ kernel-debug: ## build the debug kernel (KASAN, lockdep ...), once
 kernel-stores: ## build the kernel with more disks and file systems, once
 	@scripts/kernel/build --stores
 
+# Debian's own kernel, unless the backend is the C module, which is not in it.
+DEMO_KERNEL = $(or $(KERNEL_IS_$(or $(KERNEL),$(if $(filter c,$(BACKEND)),rust,stock))),\
+	$(error KERNEL is stock, rust or debug, not $(KERNEL)))
+KERNEL_IS_stock = --stock
+KERNEL_IS_rust = --rust
+KERNEL_IS_debug = --debug
+
 .PHONY: demo
-demo: ## set everything up, boot, read two images while the daemon is being killed
-	@scripts/demo --backend $(BACKEND)
+demo: ## set everything up, boot, read two images while the daemon is being killed; KERNEL=stock, rust or debug
+	@scripts/demo --backend $(BACKEND) $(DEMO_KERNEL)
 
 .PHONY: storm
 storm: ## KILLS=500: kill the daemon so often while eight images are read; a plot of the gaps

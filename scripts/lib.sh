@@ -50,8 +50,13 @@ CHECKED_PROGRAMS=$CARGO_OUTPUT/$PROGRAM_TARGET/$CHECKED_PROFILE
 PROGRAM_FLAGS="target.$PROGRAM_TARGET.rustflags=['-Ctarget-feature=+crt-static']"
 
 # build_programs PACKAGE...: the release programs of these packages of user/, in $PROGRAMS.
-build_programs() {
-    cargo build --release --locked --manifest-path "$REPO/user/Cargo.toml" --target "$PROGRAM_TARGET" \
+build_programs() { build_profile release "$@"; }
+
+# build_profile PROFILE PACKAGE...: the same of another profile: $CHECKED_PROFILE, in $CHECKED_PROGRAMS.
+build_profile() {
+    local profile=$1
+    shift
+    cargo build --profile "$profile" --locked --manifest-path "$REPO/user/Cargo.toml" --target "$PROGRAM_TARGET" \
         --config "$PROGRAM_FLAGS" "${@/#/--package=}"
 }
 
@@ -130,6 +135,15 @@ emulation_of() {
     # With ACPI the debug kernel does not end its boot under TCG.  Of what it takes, a tenth is SMAP,
     # which makes each access to user memory two jumps; guests with the base kernel have it.
     if grep -qx CONFIG_KASAN=y "$1/.config"; then GUEST_CPU+=,-smap GUEST_APPEND=' acpi=off'; fi
+}
+
+# kernel_release DIR: which Linux is in a directory that scripts/vm/run boots.
+kernel_release() {
+    if [[ -e $1/vmlinuz ]]; then
+        basename "$(realpath "$1/headers")" | sed "s/^linux-headers-//; s/\$/, Debian's own/"
+    else
+        printf '%s, built here\n' "$(<"$1/include/config/kernel.release")"
+    fi
 }
 
 # The heartbeat of a phase: every few seconds what it is at, in place on a

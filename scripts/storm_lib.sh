@@ -7,16 +7,33 @@
 # shown: the standard output, as comments of KTAP if that is asked for.
 shown() { if ((KTAP)); then sed -u 's/^/# /'; else cat; fi; }
 
-# build_for_storm BACKEND [--debug]: sets up and builds all; sets KERNEL, MODULE and
+# build_for_storm PROFILE BACKEND [--debug | --stock]: sets up and builds all; sets KERNEL, MODULE and
 # BIN, the directory of storm and ondemandd.  If these are set, that is taken.
 build_for_storm() {
-    local backend=$1
-    shift
+    local profile=$1 backend=$2
+    shift 2
     if [[ -n $KERNEL$MODULE$BIN ]]; then
         [[ -d $KERNEL && -s $MODULE && -x $BIN/storm ]] || die "--kernel, --module and --bin go together"
         return
     fi
     "$REPO/scripts/setup" --without-tests
+    if [[ ${1:-} == --stock ]]; then
+        [[ $backend == rust ]] || die "Debian's kernel has no on-demand mode in its cachefiles: KERNEL=rust has"
+        "$REPO/scripts/kernel/stock"
+        KERNEL=$("$REPO/scripts/kernel/stock" --path)
+        phase module-stock "module, and erofs with the on-demand mode" "$REPO/scripts/kernel/stock" --modules
+        MODULE=$(tail -n 1 "$LOGS/module-stock.log")
+    else
+        build_kernel_and_module "$backend" "$@"
+    fi
+    phase user "daemon and storm ($profile build)" build_profile "$profile" ondemandd storm
+    BIN=$CARGO_OUTPUT/$PROGRAM_TARGET/$profile
+}
+
+# build_kernel_and_module BACKEND [--debug]: the test kernel, and the module for it; sets KERNEL and MODULE.
+build_kernel_and_module() {
+    local backend=$1
+    shift
     "$REPO/scripts/kernel/build" "$@"
     KERNEL=$("$REPO/scripts/kernel/build" "$@" --path)
     MODULE=$REPO/cachefiles_ondemand.ko
@@ -26,9 +43,6 @@ build_for_storm() {
         phase module-debug "module" "$REPO/scripts/module-copy" "$KERNEL"
         MODULE=$(tail -n 1 "$LOGS/module-debug.log")
     fi
-    phase user "daemon and storm (release build)" \
-        build_programs ondemandd storm
-    BIN=$PROGRAMS
 }
 
 # images_for_storm SET: makes the images of scripts/images; sets IMAGES.

@@ -170,11 +170,11 @@ def _storm(kills, kind, *serve):
 EXCHANGE_SLICES = 4
 # One operation a slice; the seconds after which one is ended on the reference machine.
 FAULT_OPERATIONS, FAULT_LONGEST = 13, 1800
-DEBUG_SLICES = 10
+DEBUG_SLICES = 20
 # 2,000 points in all.
 REORDER_SLICES, REORDER_POINTS = 20, 100
 REORDER_MODES = tuple((file_system, fill) for file_system in ("ext4", "xfs") for fill in ("direct", "buffered"))
-STORM_SLICES, STORM_KILLS = 10, 50
+STORM_SLICES, STORM_KILLS = 20, 25
 MODEL_SLICES = 16
 MODES = {"buffered": "fill buffered", "fetch": "fetch 4096", "batch": "batch 16"}
 BUSES = ("virtio", "scsi", "nvme")
@@ -206,9 +206,9 @@ GUEST_PARTS = (
     guest("demo", "make demo: four readers, the daemon killed", TEST, script(_demo), 90),
     *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
-          Selftests(DEBUG_SLICES, "debug"), 150, DEBUG_SLICES, DEBUG_BUILDS),
+          Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS),
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
-          _storm(STORM_KILLS, "debug"), 150, STORM_SLICES, DEBUG_BUILDS),
+          _storm(STORM_KILLS, "debug"), 90, STORM_SLICES, DEBUG_BUILDS),
     guest("faults", "allocations that fail, debug kernel, then rmmod", SLICED,
           _faults("slab", FAULT_OPERATIONS), 90, FAULT_OPERATIONS, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
@@ -230,7 +230,7 @@ SOAK_PARTS = (
     guest("selftests-stores", "selftests on NVMe and SCSI disks, and what needs XFS, Btrfs, casefold", SOAK,
           Selftests(len(DISKS), "stores", disks=DISKS), 300, len(DISKS), STORE_BUILDS),
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,
-            Selftests(DEBUG_SLICES, "debug", setup=(command,)), 150, DEBUG_SLICES, DEBUG_BUILDS)
+            Selftests(DEBUG_SLICES, "debug", setup=(command,)), 90, DEBUG_SLICES, DEBUG_BUILDS)
       for mode, command in MODES.items()),
     *(guest(f"storm-debug-{mode}", f"a storm of {STORM_KILLS} kills, debug kernel, {option}", SOAK,
             _storm(STORM_KILLS, "debug", option), 150, 4, DEBUG_BUILDS)
