@@ -56,6 +56,14 @@ def module_for(kind):
     return build
 
 
+def module_stock(c, name):
+    """The module for Debian's own kernel, and the erofs that is kept beside that."""
+    outcome = quiet_command(c, name, [c.script("kernel/stock"), "--modules"])
+    if not outcome.failed:
+        c.modules["stock"] = _frozen(c, (c.logs / f"{name}.log").read_text().splitlines()[-1], "stock")
+    return outcome
+
+
 def _frozen(c, built, kind):
     target = c.results / "bin" / kind / "cachefiles_ondemand.ko"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +115,8 @@ BUILDS = {
                           "scripts/module-copy $(scripts/kernel/build --debug --path)"),
     "module-stores": Build("module for the kernel with more disks and file systems", module_for("stores"), "kbuild", 25,
                            "scripts/module-copy $(scripts/kernel/build --stores --path)"),
+    "module-stock": Build("module for Debian's own kernel, and its erofs", module_stock, "kbuild", 30,
+                          "scripts/kernel/stock --modules"),
     "programs": Build("user space: programs and tests", programs, "cargo", 150, "scripts/test unit"),
     "fuzz-targets": Build("fuzz targets", fuzz_targets, "cargo", 25, "scripts/fuzz --build"),
 }  # fmt: skip

@@ -20,8 +20,9 @@ DAEMON_SCRIPTS = ("culling", "edges", "failover", "identity", "many", "metrics",
 GUEST_BUILDS = ("programs", "module")
 DEBUG_BUILDS = ("programs", "module-debug")
 STORE_BUILDS = ("programs", "module-stores")
+STOCK_BUILDS = ("programs", "module-stock")
 # The kernels beside the base kernel: each has a module of its own, `module-KIND`.
-OTHER_KERNELS = ("debug", "stores")
+OTHER_KERNELS = ("debug", "stores", "stock")
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,12 @@ def _tool(c, name, *words, kind="base"):
 
 
 def _demo(c, _index):
-    return [*_tool(c, "demo", "--ktap"), "--bin", c.bin]
+    return [*_tool(c, "demo", "--ktap", kind="stock"), "--bin", c.bin]
 
 
 def _demo_of_users(c, _index):
-    """As somebody runs it who has just cloned the repository: it builds the release programs itself."""
-    return [c.script("demo"), "--ktap"]
+    """As somebody runs it who has just cloned the repository: it builds all itself, and on the kernel built here."""
+    return [c.script("demo"), "--ktap", "--rust"]
 
 
 def _boot(c, _index):
@@ -203,7 +204,7 @@ GUEST_PARTS = (
     guest("selftests-smack", "selftests with Smack", TEST, Selftests(1, smack=True), 25),
     guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
           script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60, repeat=False),
-    guest("demo", "make demo: four readers, the daemon killed", TEST, script(_demo), 90),
+    guest("demo", "make demo: four readers, the daemon killed, Debian's own kernel", TEST, script(_demo), 90, needs=STOCK_BUILDS),
     *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
           Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS),
@@ -235,7 +236,7 @@ SOAK_PARTS = (
     *(guest(f"storm-debug-{mode}", f"a storm of {STORM_KILLS} kills, debug kernel, {option}", SOAK,
             _storm(STORM_KILLS, "debug", option), 150, 4, DEBUG_BUILDS)
       for mode, option in STORM_MODES.items()),
-    guest("demo-release", "make demo, with the release programs that it builds", SOAK, script(_demo_of_users), 300, needs=("module",)),
+    guest("demo-rust", "make demo KERNEL=rust, with what it builds", SOAK, script(_demo_of_users), 300, needs=("module",)),
     guest("storm", "a storm of 500 kills, base kernel", SOAK, _storm(500, "base"), 200, 20),
     guest("fuzz-long", "a pure file, fuzzed for ten minutes", SOAK, script(_fuzz("600")), 610, 4, ("fuzz-targets",)),
     Part("model-large", "every order of events, large scopes", SOAK,
