@@ -200,7 +200,8 @@ def _bench(c, _index):
 
 
 GUEST_PARTS = (
-    guest("selftests", "selftests, base kernel", TEST, Selftests(2), 140, 2),
+    guest("selftests", "selftests, base kernel", TEST, Selftests(2, waiting=False), 140, 2),
+    Part("selftests-waiting", "selftests that wait for deadlines, base kernel", TEST, Selftests(1, waiting=True), 100, 1, "waiting"),
     guest("selftests-smack", "selftests with Smack", TEST, Selftests(1, smack=True), 25),
     guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
           script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60, repeat=False),

@@ -12,8 +12,8 @@ from .outcome import SKIPPED, Outcome, Result, one
 from .process import Cancelled
 
 # How many tasks of a lane run at a time.  Commands of cargo wait for each other anyway, builds of
-# the module share their objects; a guest keeps one processor busy.
-LANES = {"cargo": 1, "kbuild": 1, "host": 1, "guest": os.cpu_count() or 1}
+# the module share their objects; a guest keeps one processor busy, unless it waits most of the time.
+LANES = {"cargo": 1, "kbuild": 1, "host": 1, "guest": os.cpu_count() or 1, "waiting": 1}
 # Seconds between two looks when nothing ends.
 HEARTBEAT = 30
 

@@ -9,7 +9,7 @@ from .outcome import FAILED, Outcome, Result
 # Guests that one slice may need until it is given up.
 MOST_GUESTS = 6
 # Seconds for a guest, which is there for one that is dead: each selftest has its own deadline.
-LONGEST = {"base": 1500, "debug": 3000, "stores": 1500}
+LONGEST = {"base": 1500, "debug": 3000, "stores": 1500, "stock": 1500}
 # What the program may end with: all passed, something failed, all skipped.
 ENDED = (0, 1, ktap.EXIT_SKIP)
 # Results that vm/leak-check adds at the end.
@@ -29,12 +29,12 @@ def select(names, words):
 
 
 class Guests:
-    """How selftests are run: kernel `base`, `debug` or `stores`, backend `rust` or `c`; `disk`: options of
-    vm/run for the disk of the caches."""
+    """How selftests are run: kernel `base`, `debug`, `stores` or `stock`, backend `rust` or `c`; `options`: others of
+    vm/run, as for the disk of the caches."""
 
-    def __init__(self, c, kind="base", backend="rust", setup=(), smack=False, disk=()):
+    def __init__(self, c, kind="base", backend="rust", setup=(), smack=False, options=()):
         self.c, self.kind, self.backend, self.setup, self.smack = c, kind, backend, setup, smack
-        self.disk = tuple(disk)
+        self.options = tuple(options)
         # Only the debug kernel has kmemleak.
         self.leak_check = kind == "debug" and backend == "rust"
 
@@ -47,7 +47,7 @@ class Guests:
         words = [c.script("vm/run"), "--kernel", kernel, "--backend", self.backend]
         words += ["--module", c.modules[self.kind], "--timeout", LONGEST[self.kind]]
         words += ["--results", c.results / tag, "--log", c.logs / f"vm-{tag}.log"]
-        words += [*self.disk, *(["--append", "lsm=smack"] if self.smack else [])]
+        words += [*self.options, *(["--append", "lsm=smack"] if self.smack else [])]
         words += ["--leak-check"] if self.leak_check else []
         words += ["--", c.bin / "ondemand-selftest"]
         other = kernel / "fs/cachefiles/cachefiles.ko" if self.backend == "rust" else c.modules[self.kind]
