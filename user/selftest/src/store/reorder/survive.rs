@@ -151,7 +151,7 @@ pub fn crash(log: &Log, cut: &Cut, random: &mut Random, is_data: impl Fn(usize) 
                 (cut.torn && count > 1 && random.percent(30)).then(|| tear(count, random));
             if let Some(sectors) = &mut sectors {
                 let begin = log.entries[index].offset;
-                make_whole(sectors, begin, log.sector as u64, &cut.whole);
+                make_whole(sectors, begin, log.sector, &cut.whole);
             }
             survivors.push(Survivor { index, sectors });
         }
@@ -201,10 +201,10 @@ fn tear(count: usize, random: &mut Random) -> Vec<bool> {
 }
 
 /// The sectors of `whole` in a write to `begin` are all there, or none of them, as the first one is.
-fn make_whole(sectors: &mut [bool], begin: u64, sector: u64, whole: &Range<u64>) {
+fn make_whole(sectors: &mut [bool], begin: u64, sector: usize, whole: &Range<u64>) {
     let mut first = None;
-    for (at, there) in (begin..).step_by(sector as usize).zip(sectors) {
-        if at < whole.end && at + sector > whole.start {
+    for (at, there) in (begin..).step_by(sector).zip(sectors) {
+        if at < whole.end && at + sector as u64 > whole.start {
             *there = *first.get_or_insert(*there);
         }
     }
