@@ -32,6 +32,9 @@ use crate::harness::SmallDisk;
 use crate::harness::Test;
 use crate::harness::SOON;
 
+/// The part of the file in the image that is lost, in bytes.
+const PART: Range<usize> = 256 << 10..(256 << 10) + (32 << 10);
+
 /// What the module says when data was lost.
 const LOST: &str = "writing filled data to the disk failed";
 
@@ -84,42 +87,55 @@ fn fill_up(host: &Path) -> Result<File> {
     Ok(ballast)
 }
 
+/// Mounts the image, and waits until what that has brought in is on the disk.
+fn mounted_and_settled(t: &Context, dir: &Path, daemon: &mut Daemon) -> Result<PathBuf> {
+    let at = t.mounted(daemon, "fsid=plain")?;
+    let file = object_file(dir, "erofs,plain", "plain")?;
+    eventually("what was read is on the disk", SOON, || {
+        Ok(file.exists() && in_memory(&file)? == 0)
+    })?;
+    Ok(at)
+}
+
+/// Fills a part of the file in the image, which is small enough to go through memory.
+fn fill(t: &Context, daemon: &Daemon, part: &Range<usize>) -> Result<()> {
+    let image = t.images.get("plain")?;
+    let contents = t.images.contents("plain")?;
+    let at = image.find(&contents[part.start..part.start + 4096])?;
+    let (_, object) = daemon.open.first_key_value().context("not open")?;
+    let len = u64::try_from(part.len())?;
+    object.file.write_all_at(image.range(at, len), at)?;
+    Ok(())
+}
+
+/// Waits until the module has said that data was lost.
+fn told(log: &KernelLog) -> Result<()> {
+    eventually("the failure is told", SOON, || {
+        Ok(log.lines().iter().any(|line| line.text.contains(LOST)))
+    })
+}
+
 fn disk_fails(t: &Context) -> Result<()> {
     let (disk, host) = thin_disk(t)?;
     let dir = disk.cache_dir()?;
     let log = KernelLog::end()?;
     let mut daemon = daemon(t, &dir)?;
-    let at = t.mounted(&mut daemon, "fsid=plain")?;
-    let image = t.images.get("plain")?;
-    let contents = t.images.contents("plain")?;
-    let start = image.find(&contents[..4096])?;
-    // What the mount has brought in comes to the disk yet.
-    let file = object_file(&dir, "erofs,plain", "plain")?;
-    eventually("what was read is on the disk", SOON, || {
-        Ok(file.exists() && in_memory(&file)? == 0)
-    })?;
+    let at = mounted_and_settled(t, &dir, &mut daemon)?;
     use_journal(&disk)?;
     let ballast = fill_up(&host)?;
 
-    let part = 256 << 10..(256 << 10) + (32 << 10);
-    let at_image = start + u64::try_from(part.start)?;
-    let (_, object) = daemon.open.first_key_value().context("not open")?;
-    object
-        .file
-        .write_all_at(image.range(at_image, 32 << 10), at_image)?;
-    eventually("the failure is told", SOON, || {
-        Ok(log.lines().iter().any(|line| line.text.contains(LOST)))
-    })?;
+    fill(t, &daemon, &PART)?;
+    told(&log)?;
     drop_caches()?;
-    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    let mut reader = t.block_reader(&at, PART.start, PART.len())?;
     daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
     // There is space again; the file remembers, the next user of it begins with what is on the disk.
     ballast.set_len(0)?;
-    let mut reader = t.block_reader(&at, part.start, part.len())?;
+    let mut reader = t.block_reader(&at, PART.start, PART.len())?;
     daemon.serve(&mut reader)?.fails("read", &[Errno::IO])?;
     let mut umount = t.unmount(&at)?;
     daemon.serve(&mut umount)?.ok("umount")?;
-    asked_again(t, &mut daemon, &part)
+    asked_again(t, &mut daemon, &PART)
 }
 
 /// Mounts the image, and reads a part that is not stored.
@@ -144,28 +160,17 @@ fn lost_then_direct(t: &Context) -> Result<()> {
     let (disk, host) = thin_disk(t)?;
     let dir = disk.cache_dir()?;
     let mut buffered = daemon(t, &dir)?;
-    let at = t.mounted(&mut buffered, "fsid=plain")?;
-    let image = t.images.get("plain")?;
-    let contents = t.images.contents("plain")?;
-    let file = object_file(&dir, "erofs,plain", "plain")?;
-    eventually("what was read is on the disk", SOON, || {
-        Ok(file.exists() && in_memory(&file)? == 0)
-    })?;
+    let at = mounted_and_settled(t, &dir, &mut buffered)?;
     use_journal(&disk)?;
     let ballast = fill_up(&host)?;
-    let part = 256 << 10..(256 << 10) + (32 << 10);
-    let at_image = image.find(&contents[part.start..part.start + 4096])?;
-    let (_, object) = buffered.open.first_key_value().context("not open")?;
-    object
-        .file
-        .write_all_at(image.range(at_image, 32 << 10), at_image)?;
+    fill(t, &buffered, &PART)?;
     let mut umount = t.unmount(&at)?;
     buffered.serve(&mut umount)?.ok("umount")?;
-    // The last file is closed: what is in memory is to be written now, and fails.
+    // What was in memory is to be on the disk when the object is withdrawn, and has failed.
     drop(buffered);
     ballast.set_len(0)?;
     let mut direct = t.daemon_with(&dir, &[Command::Fill(Fill::Direct)], &["plain"])?;
-    asked_again(t, &mut direct, &part)
+    asked_again(t, &mut direct, &PART)
 }
 
 /// The device is gone when the write is given to it, and comes back: while the image is mounted, and when it is
@@ -177,40 +182,25 @@ fn fails_at_once(t: &Context) -> Result<()> {
     let disk = SmallDisk::new(t, 64)?;
     let dir = disk.cache_dir()?;
     let mut daemon = daemon(t, &dir)?;
-    let image = t.images.get("plain")?;
-    let contents = t.images.contents("plain")?;
     let mut injector = Injector::new(Kind::Disk)?;
     injector.use_disk(&disk.block_device()?)?;
 
-    for (mounted, start) in [(true, 256 << 10), (false, 512 << 10)] {
+    let later = PART.start * 2..PART.start * 2 + PART.len();
+    for (mounted, part) in [(true, PART), (false, later)] {
         let log = KernelLog::end()?;
-        let at = t.mounted(&mut daemon, "fsid=plain")?;
-        let file = object_file(&dir, "erofs,plain", "plain")?;
-        eventually("what was read is on the disk", SOON, || {
-            Ok(file.exists() && in_memory(&file)? == 0)
-        })?;
+        let at = mounted_and_settled(t, &dir, &mut daemon)?;
         // So that the next request is that of the data. It tells of what has failed before.
         let _ = rustix::fs::syncfs(File::open(&disk.dir)?);
         injector.arm(1)?;
         injector.on()?;
-        let part = start..start + (32 << 10);
-        let at_image = image.find(&contents[part.start..part.start + 4096])?;
-        let (_, object) = daemon.open.first_key_value().context("not open")?;
-        object
-            .file
-            .write_all_at(image.range(at_image, 32 << 10), at_image)?;
-        let told = || {
-            eventually("the failure is told", SOON, || {
-                Ok(log.lines().iter().any(|line| line.text.contains(LOST)))
-            })
-        };
+        fill(t, &daemon, &part)?;
         if mounted {
-            told()?;
+            told(&log)?;
         }
         let mut umount = t.unmount(&at)?;
         daemon.serve(&mut umount)?.ok("umount")?;
         if !mounted {
-            told()?;
+            told(&log)?;
         }
         ensure!(injector.disarm()?, "nothing has failed");
         asked_again(t, &mut daemon, &part)?;
