@@ -62,6 +62,8 @@ const APART: usize = 64 << 10;
 
 fn command(t: &Context) -> Result<()> {
     let device = t.device()?;
+    // A module that does not have it says so.
+    device.send(&Command::Batch(256))?;
     for text in ["batch", "batch 0", "batch 257", "batch x", "batch 016"] {
         let result = device.write_bytes(text.as_bytes());
         expect_errno(text, result, &[Errno::INVAL])?;

@@ -120,6 +120,8 @@ impl Mounted {
 
 fn command(t: &Context) -> Result<()> {
     let device = t.device()?;
+    // A module that does not have it says so.
+    device.send(&Command::Fetch(WINDOW))?;
     for text in [
         "fetch 2048",
         "fetch 12288",

@@ -5,6 +5,7 @@
 //! How a disk wants memory aligned is its own: the part `selftests-stores` of the soak runs
 //! these tests on NVMe and SCSI disks, with sectors of 512 and of 4096 bytes.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -18,8 +19,6 @@ use rustix::io::Errno;
 use crate::harness::drop_caches;
 use crate::harness::same;
 use crate::harness::skip;
-use crate::harness::store::eventually_exists;
-use crate::harness::store::object_file;
 use crate::harness::Context;
 use crate::harness::SmallDisk;
 use crate::harness::Test;
@@ -52,7 +51,7 @@ fn sectors_of_4096(t: &Context) -> Result<()> {
     fills(t, &disk.cache_dir()?)
 }
 
-/// The memory that the file system asks for with O_DIRECT: `stx_dio_mem_align`.
+/// The memory that the file system of a file asks for with O_DIRECT: `stx_dio_mem_align`.
 fn alignment(file: &Path) -> Result<usize> {
     let told = rustix::fs::statx(
         rustix::fs::CWD,
@@ -89,9 +88,9 @@ fn fills(t: &Context, dir: &Path) -> Result<()> {
     let mut daemon = t.daemon_with(dir, &[], &["plain"])?;
     let at = t.mounted(&mut daemon, "fsid=plain")?;
     let image = t.images.get("plain")?;
-    let file = object_file(dir, "erofs,plain", "plain")?;
-    eventually_exists(&file, &mut daemon)?;
-    let align = alignment(&file)?;
+    let beside = dir.with_extension("probe");
+    File::create(&beside)?;
+    let align = alignment(&beside)?;
     println!("memory is to be aligned to {align} bytes");
     let (_, object) = daemon.open.first_key_value().context("not open")?;
 
