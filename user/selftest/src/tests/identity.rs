@@ -117,6 +117,8 @@ fn stored_file(dir: &Path) -> Result<PathBuf> {
 }
 
 fn must_be_on(t: &Context) -> Result<()> {
+    // A module that does not have it says so.
+    t.device()?.send(&Command::Identity)?;
     let mut daemon = t.daemon(&["plain"])?;
     let late = daemon.command("identity on").err();
     ensure!(late == Some(Errno::BUSY), "after bind: {late:?}");
