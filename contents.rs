@@ -151,14 +151,12 @@ impl Contents {
     pub(crate) fn cut(&self, size: u64) {
         let mut at = size / PAGE;
         loop {
-            let mut map = self.map.lock();
-            let Some(number) = map.chunks().next(at / CHUNK) else {
+            let next = self.map.lock().chunks().next(at / CHUNK);
+            let Some(number) = next else {
                 return;
             };
             let end = (number + 1) * CHUNK;
-            for part in present::parts(at.max(number * CHUNK)..end) {
-                map.forget(&part);
-            }
+            self.forget(at.max(number * CHUNK)..end);
             at = end;
         }
     }

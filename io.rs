@@ -117,7 +117,7 @@ impl Object {
             return Err(EFBIG);
         }
         let way = self.way_of_fill(len);
-        let filling = contents.begin_fill(pos..to, way)?;
+        let filling = contents.begin_fill(pos..to)?;
         let written = self.cache().cred().run(|| {
             if let Err(error) = self.cache().has_space(Need::Bytes(len)) {
                 // What is stored already can be stored again, where it is written to the same place.
@@ -131,7 +131,7 @@ impl Object {
             let _writing = self.cache().space().begin_write(len);
             stats::count_write();
             let written = store_io::write(way, &file, pos, from);
-            filling.end(&file, written, size)
+            filling.end(&file, way, written, size)
         })?;
         if written > 0 {
             self.filled();

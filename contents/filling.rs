@@ -46,7 +46,7 @@ impl Contents {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn begin_fill(&self, bytes: Range<u64>, way: Way) -> Result<Filling<'_>> {
+    pub(crate) fn begin_fill(&self, bytes: Range<u64>) -> Result<Filling<'_>> {
         let pages = holes::pages(&bytes);
         self.reserve(pages.clone())?;
         let mut fills = self.fills.lock();
@@ -66,7 +66,6 @@ impl Contents {
             contents: self,
             number,
             bytes,
-            way,
             in_memory: None,
         })
     }
@@ -116,7 +115,6 @@ impl Contents {
                 contents: self,
                 number,
                 bytes: 0..0,
-                way: Way::Direct,
                 in_memory: None,
             };
             filling.alone(pages.clone());
@@ -148,13 +146,12 @@ pub(crate) struct Filling<'a> {
     contents: &'a Contents,
     number: u64,
     bytes: Range<u64>,
-    way: Way,
     /// What it has stored, and what has to come to the disk yet.
     in_memory: Option<Range<u64>>,
 }
 
 impl Filling<'_> {
-    /// Notes what was written to `file`, from the start of the range on, and tells how much of that
+    /// Notes what was written to `file` in this way, from the start of the range on, and tells how much of that
     /// counts: whole pages, and what ends where the object does, at `size` if that is known. The rest of
     /// the range is a hole again, unless it was stored before.
     ///
@@ -165,6 +162,7 @@ impl Filling<'_> {
     pub(crate) fn end(
         mut self,
         file: &File,
+        way: Way,
         written: Result<usize>,
         size: Option<u64>,
     ) -> Result<usize> {
@@ -178,7 +176,7 @@ impl Filling<'_> {
         let stored = holes::pages(&(start..counts));
         let all = holes::pages(&(start..end));
         self.contents.mark(stored.clone());
-        if self.way == Way::Cached && !stored.is_empty() {
+        if way == Way::Cached && !stored.is_empty() {
             self.in_memory = Some(stored.clone());
         }
         if counts < end {
