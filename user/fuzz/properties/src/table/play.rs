@@ -18,6 +18,7 @@ use ondemand_core::model::sim::READ_SIZE;
 use ondemand_core::model::sim::SMALL_ROOM;
 use ondemand_core::model::Fault;
 use ondemand_core::model::Sim;
+use ondemand_core::ondemand::queue::More;
 
 /// Objects that fscache has at a time.
 const OBJECTS: usize = 4;
@@ -119,6 +120,26 @@ impl Player {
         if let Some(request) = self.reference.requests.last_mut() {
             request.due = due;
         }
+    }
+
+    /// Goes on with the unfinished walk at `index`.
+    fn resume(&mut self, index: usize) {
+        let walk = self.sim.pending[index];
+        let others = self.sim.pending.len() - 1;
+        self.sim.resume(index);
+        if let More::Restore(from) = walk {
+            self.restored(from, others);
+        }
+    }
+
+    /// The table has done one hold of the lock of a `restore`, from this number on. `others` were the
+    /// walks beside it; if there is one more now, that is its rest.
+    fn restored(&mut self, from: u32, others: usize) {
+        let end = match self.sim.pending.get(others) {
+            Some(More::Restore(next)) => next.saturating_sub(1),
+            _ => u32::MAX,
+        };
+        self.reference.restore(from..=end);
     }
 
     fn read(&mut self, object: usize) -> Result<(), String> {
@@ -280,8 +301,9 @@ impl Player {
                 self.reference.close(object_id);
             }
             Event::Restore => {
+                let walks = self.sim.pending.len();
                 self.sim.restore();
-                self.reference.restore();
+                self.restored(0, walks);
             }
             Event::Cancel(n) => {
                 let msg_id = pick(&self.numbers(), n)?;
@@ -296,7 +318,9 @@ impl Player {
             Event::Flush => {
                 // Between its two halves a dead cache may still take answers; what comes of them is
                 // for `Sim::check` to say, which other tests play.
-                self.sim.resume_all();
+                while !self.sim.pending.is_empty() {
+                    self.resume(0);
+                }
                 self.sim.flush();
                 self.sim.resume_all();
                 self.reference.flush();
@@ -306,7 +330,7 @@ impl Player {
                 self.sim.wait(label(object));
                 self.reference.wait(object);
             }
-            Event::Resume(n) => self.sim.resume(at(n, self.sim.pending.len())?),
+            Event::Resume(n) => self.resume(at(n, self.sim.pending.len())?),
             Event::Crash => {
                 self.sim.crash();
                 self.reference.crash(false);

@@ -9,6 +9,7 @@ use super::reference::Reference;
 use super::reference::Stage;
 use super::reference::State;
 use super::reference::What;
+use core::ops::RangeInclusive;
 use ondemand_core::errno::Errno;
 use ondemand_core::ondemand::state::Awaited;
 
@@ -221,10 +222,16 @@ impl Reference {
         }
     }
 
-    /// `restore`.
-    pub fn restore(&mut self) {
+    /// One hold of the lock of `restore`: it looks at the requests with these numbers.
+    pub fn restore(&mut self, msg_ids: RangeInclusive<u32>) {
         for index in 0..self.requests.len() {
             let request = &self.requests[index];
+            if !request
+                .msg_id
+                .is_some_and(|msg_id| msg_ids.contains(&msg_id))
+            {
+                continue;
+            }
             let object = &self.objects[request.object];
             if !request.lives() || object.state == State::Dropping {
                 continue;
