@@ -129,12 +129,14 @@ take_processor() {
 # emulation_of KERNEL: sets GUEST_CPU and GUEST_APPEND to the processor and to the end of the command
 # line of guests with this kernel, emulated.  The processor's instructions for strings of bytes are
 # not said to be fast, for emulated they go byte by byte, and the kernel copies and clears with
-# others then.
+# others then.  The kernel is told that the counters of two processors agree, for the emulator reads
+# them from one clock: else each look at the time is an access to a device (HPET), a tenth of all that
+# a guest takes, and on the debug kernel time has steps of 4 ms.
 emulation_of() {
-    GUEST_CPU=max,-erms,-fsrm GUEST_APPEND=''
+    GUEST_CPU=max,-erms,-fsrm GUEST_APPEND=' tsc=reliable'
     # With ACPI the debug kernel does not end its boot under TCG.  Of what it takes, a tenth is SMAP,
     # which makes each access to user memory two jumps; guests with the base kernel have it.
-    if grep -qx CONFIG_KASAN=y "$1/.config"; then GUEST_CPU+=,-smap GUEST_APPEND=' acpi=off'; fi
+    if grep -qx CONFIG_KASAN=y "$1/.config"; then GUEST_CPU+=,-smap GUEST_APPEND+=' acpi=off'; fi
 }
 
 # kernel_release DIR: which Linux is in a directory that scripts/vm/run boots.

@@ -31,6 +31,7 @@ class Part:
 
     `lane`: what may run beside it (schedule.py).  `repeat`: whether a failure is tried again; not
     for what reads files alone and must fail again, nor for what would be another recording.
+    `smp`: its guests always have two processors, for it looks for races (plan.processors).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     lane: str = "guest"
     needs: tuple[str, ...] = GUEST_BUILDS
     repeat: bool = True
+    smp: bool = False
 
     def tag(self, index):
         """The name of a slice: its files, its records, and what repeats it."""
@@ -52,8 +54,8 @@ def host(name, title, run, seconds, lane="host", needs=(), repeat=False):
     return Part(name, title, TEST, run, seconds, 1, lane, needs, repeat)
 
 
-def guest(name, title, tier, run, seconds, slices=1, needs=GUEST_BUILDS, repeat=True):
-    return Part(name, title, tier, run, seconds, slices, "guest", needs, repeat)
+def guest(name, title, tier, run, seconds, slices=1, needs=GUEST_BUILDS, repeat=True, smp=False):
+    return Part(name, title, tier, run, seconds, slices, "guest", needs, repeat, smp)
 
 
 def _rustdoc(c):
@@ -208,9 +210,9 @@ GUEST_PARTS = (
     guest("demo", "make demo: four readers, the daemon killed, Debian's own kernel", TEST, script(_demo), 90, needs=STOCK_BUILDS),
     *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
-          Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS),
+          Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS, smp=True),
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
-          _storm(STORM_KILLS, "debug"), 90, STORM_SLICES, DEBUG_BUILDS),
+          _storm(STORM_KILLS, "debug"), 90, STORM_SLICES, DEBUG_BUILDS, smp=True),
     guest("faults", "allocations that fail, debug kernel, then rmmod", SLICED,
           _faults("slab", FAULT_OPERATIONS), 90, FAULT_OPERATIONS, DEBUG_BUILDS),
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),

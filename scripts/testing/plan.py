@@ -41,6 +41,23 @@ def of_commit(number):
     return of_test() + [Entry(part, number % part.slices) for part in PARTS if part.tier == SLICED]
 
 
+# In one of so many runs a slice has guests with two processors.  No part has 5 slices, so that each
+# slice has its turn.
+SMP_TURN = 5
+
+
+def processors(entry, seed, by):
+    """How many processors the guests of a slice have.
+
+    Emulated, two take half as much again for the same work: they wait for each other with spin locks
+    and interrupts.  So that two are not forgotten, soak has two, and here each slice has two in one of
+    SMP_TURN runs, by turns.  `seed`: of the slice, here the number of the commit.
+    """
+    if by == "soak" or entry.part.smp:
+        return 2
+    return 1 if (seed + PARTS.index(entry.part) + entry.index) % SMP_TURN else 2
+
+
 def of_words(words, selftests="selftests"):
     """NAME, NAME/SLICE, PART:TEST[,TEST...] or the beginning of selftests' names.
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Runs commands, each in a session of its own, with its output in a file and a deadline."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -27,9 +28,15 @@ class Processes:
         self._environment, self._cwd = environment, cwd
         self._lock = threading.Lock()
         self._running = set()
-        self._cancelled = False
+        self._cancelled = threading.Event()
 
-    def run(self, argv, log, seconds, nice=0, append=False, environment=None):
+    def with_environment(self, words):
+        """The same, whose commands have these variables, too; `cancel` of either ends all."""
+        other = copy.copy(self)
+        other._environment = {**self._environment, **words}
+        return other
+
+    def run(self, argv, log, seconds, nice=0, append=False):
         """The status of `argv`, with all that it prints in the file `log`.
 
         `seconds`: the deadline on the reference machine; at its end the whole session gets
@@ -40,7 +47,7 @@ class Processes:
             argv = ["nice", "-n", str(nice), *argv]
         with open(log, "ab" if append else "wb") as output:
             with self._lock:
-                if self._cancelled:
+                if self._cancelled.is_set():
                     raise Cancelled
                 process = subprocess.Popen(
                     [str(word) for word in argv],
@@ -49,7 +56,7 @@ class Processes:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     cwd=self._cwd,
-                    env={**self._environment, **(environment or {})},
+                    env=self._environment,
                 )
                 self._running.add(process)
             try:
@@ -64,7 +71,7 @@ class Processes:
                 status = process.wait(min(left, 5.0))
             except subprocess.TimeoutExpired:
                 continue
-            if self._cancelled:
+            if self._cancelled.is_set():
                 raise Cancelled
             return 128 - status if status < 0 else status
         output.write(f"\n# not done within {deadline}\n".encode())
@@ -74,7 +81,7 @@ class Processes:
     def cancel(self):
         """Ends all commands; those that wait for one get Cancelled."""
         with self._lock:
-            self._cancelled = True
+            self._cancelled.set()
             running = list(self._running)
         _end(running)
 

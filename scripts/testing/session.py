@@ -18,6 +18,7 @@ from .context import REPO, Commit, Context, shell_words
 from .cleanup import MARK, CleanupProcess
 from .outcome import FAILED, SKIPPED, UNSTABLE, Outcome, Result
 from .parts import OTHER_KERNELS
+from .plan import processors
 from .process import Cancelled, Processes
 from .progress import Progress, clock, file_name, say, warn
 from .repeat import run_part
@@ -122,7 +123,9 @@ class Session:
 
         def run():
             # Made when it begins: the builds before it have set where the programs are.
-            c = dataclasses.replace(self.c, seed=self._of_task[name][1])
+            seed = self._of_task[name][1]
+            guests = {"ONDEMAND_CPUS": str(processors(entry, seed, self.by))}
+            c = dataclasses.replace(self.c, seed=seed, processes=self.c.processes.with_environment(guests))
             # The same slice may run twice at a time: its files are named after the task.
             tag = file_name(name)
             return self._selected(c, entry, tag) if entry.words else run_part(c, entry.part, entry.index, tag, repeat)

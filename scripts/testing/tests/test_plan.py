@@ -47,6 +47,23 @@ class Commits(unittest.TestCase):
             self.assertIn(entry, ran)
 
 
+class Processors(unittest.TestCase):
+    def test_each_slice_has_guests_with_one_and_with_two_by_turns(self):
+        seen = {}
+        for number in range(300, 300 + plan.SMP_TURN * 13):
+            for entry in plan.of_commit(number):
+                seen.setdefault(entry, set()).add(plan.processors(entry, number, "ci"))
+        for entry, numbers in seen.items():
+            self.assertEqual(numbers, {2} if entry.part.smp else {1, 2}, entry.tag)
+
+    def test_few_have_two_in_one_commit_and_all_have_in_soak(self):
+        for number in range(300, 320):
+            entries = [entry for entry in plan.of_commit(number) if entry.part.lane == "guest" and not entry.part.smp]
+            two = [entry for entry in entries if plan.processors(entry, number, "ci") == 2]
+            self.assertLess(len(two), len(entries) / 3)
+        self.assertEqual({plan.processors(entry, 1, "soak") for entry in plan.whole(PARTS)}, {2})
+
+
 class Missing(unittest.TestCase):
     """A run that was cut off goes on."""
 
