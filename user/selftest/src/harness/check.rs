@@ -74,6 +74,10 @@ pub fn list(errors: &[Errno]) -> String {
 ///
 /// Length or contents differ; the message says where.
 pub fn same(what: &str, got: &[u8], wanted: &[u8]) -> Result<()> {
+    // All at once: byte by byte, not optimised and emulated, it was a quarter of what the tests took.
+    if got == wanted {
+        return Ok(());
+    }
     if let Some(at) = got.iter().zip(wanted).position(|(a, b)| a != b) {
         let zeros = got[at..].iter().take_while(|byte| **byte == 0).count();
         bail!("{what}: wrong data from byte {at} on, {zeros} zeros there");
