@@ -131,7 +131,8 @@ take_processor() {
 # not said to be fast, for emulated they go byte by byte, and the kernel copies and clears with
 # others then.  The kernel is told that the counters of two processors agree, for the emulator reads
 # them from one clock: else each look at the time is an access to a device (HPET), a tenth of all that
-# a guest takes, and on the debug kernel time has steps of 4 ms.
+# a guest takes.  (The debug kernel has no HPET; if it cannot measure its counter, as on a busy host, its
+# time has steps of 4 ms.)
 emulation_of() {
     GUEST_CPU=max,-erms,-fsrm GUEST_APPEND=' tsc=reliable'
     # With ACPI the debug kernel does not end its boot under TCG.  Of what it takes, a tenth is SMAP,

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .commands import Selftests, daemon_script, item, machine, script, unit_tests
+from .commands import WAITING_SCRIPTS, Selftests, daemon_script, item, machine, script, unit_tests
 from .context import REPO
 
 TEST, SLICED, SOAK = "test", "sliced", "soak"
@@ -56,6 +56,11 @@ def host(name, title, run, seconds, lane="host", needs=(), repeat=False):
 
 def guest(name, title, tier, run, seconds, slices=1, needs=GUEST_BUILDS, repeat=True, smp=False):
     return Part(name, title, tier, run, seconds, slices, "guest", needs, repeat, smp)
+
+
+def daemon(name, prefix, title, tier, backend="rust"):
+    lane = "waiting" if name in WAITING_SCRIPTS else "guest"
+    return Part(f"{prefix}daemon-{name}", f"{title}: {name}", tier, daemon_script(name, backend), 50, 1, lane)
 
 
 def _rustdoc(c):
@@ -208,7 +213,7 @@ GUEST_PARTS = (
     guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
           script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60, repeat=False),
     guest("demo", "make demo: four readers, the daemon killed, Debian's own kernel", TEST, script(_demo), 90, needs=STOCK_BUILDS),
-    *(guest(f"daemon-{name}", f"the daemon: {name}", TEST, daemon_script(name), 50) for name in DAEMON_SCRIPTS),
+    *(daemon(name, "", "the daemon", TEST) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
           Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS, smp=True),
     guest("storm-debug", f"a storm of {STORM_KILLS} kills, debug kernel, then rmmod", SLICED,
@@ -247,8 +252,7 @@ SOAK_PARTS = (
     guest("c-selftests", "selftests, the kernel's own cachefiles", SOAK, Selftests(2, backend="c"), 160, 2),
     guest("c-selftests-smack", "selftests with Smack, the kernel's own cachefiles", SOAK,
           Selftests(1, backend="c", smack=True), 25),
-    *(guest(f"c-daemon-{name}", f"the daemon on the kernel's own cachefiles: {name}", SOAK,
-            daemon_script(name, "c"), 50) for name in DAEMON_SCRIPTS),
+    *(daemon(name, "c-", "the daemon on the kernel's own cachefiles", SOAK, "c") for name in DAEMON_SCRIPTS),
     Part("bench", "make bench COUNT=1 QUICK=1, one pair", SOAK, item(lambda c: _bench(c, 0)), 150, 1, "guest", ()),
 )  # fmt: skip
 
