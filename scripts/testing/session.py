@@ -4,6 +4,7 @@
 import dataclasses
 import fcntl
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -177,7 +178,8 @@ class Session:
     def close(self, tasks=()):
         """Prints the closing lines; returns the exit status."""
         unfinished = [task.name for task in tasks if task.name not in self.outcomes]
-        took = clock(time.monotonic() - self.begun)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took = f"{clock(time.monotonic() - self.begun)}, {clock(used.ru_utime + used.ru_stime)} of processor time"
         lines = closing.closing(self.outcomes.values(), self.entries, took, self.c.logs, unfinished)
         say("\n".join(lines))
         (self.c.results / "summary").write_text(lines[-1] + "\n")
