@@ -92,6 +92,7 @@ impl Object {
         let len = from.len() as u64;
         let Current {
             file,
+            writer,
             contents,
             size,
             new,
@@ -130,7 +131,7 @@ impl Object {
             }
             let _writing = self.cache().space().begin_write(len);
             stats::count_write();
-            let written = store_io::write(way, &file, pos, from);
+            let written = store_io::write(way, &writer, pos, from);
             filling.end(&file, way, written, size)
         })?;
         if written > 0 {

@@ -24,7 +24,6 @@ use crate::object::Stored;
 use crate::space::Need;
 use crate::stop_points::Place;
 use crate::vfs::dir::Entry;
-use crate::vfs::page_cache;
 use crate::vfs::removal;
 use crate::vfs::store_file::StoreFile;
 use crate::volume::Volume;
@@ -78,7 +77,7 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
 fn learn(cache: &Cache, file: &StoreFile, name: &[u8]) -> Result<Arc<Contents>> {
     let name = BStr::from_bytes(name);
     // What an earlier user could not write is a hole, and asked for again.
-    if let Err(error) = page_cache::start_over(file.file()) {
+    if let Err(error) = file.start_over() {
         pr_warn!("'{}': some of its data was lost: {:?}\n", name, error);
     }
     cache.daemon().stop_at(Place::PagesDropped);

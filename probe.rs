@@ -131,7 +131,7 @@ fn write_one_page(file: &StoreFile) -> Result {
     let page = KVec::from_elem(0xffu8, PAGE_SIZE, GFP_KERNEL)?;
     file.set_size(PROBE_SIZE)?;
     let mut source = KernelSource::new(&page);
-    match store_io::write(Way::Direct, file.file(), PROBE_DATA, source.iter())? {
+    match store_io::write(Way::Direct, file.writer(), PROBE_DATA, source.iter())? {
         PAGE_SIZE => Ok(()),
         _ => Err(EIO),
     }

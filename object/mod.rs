@@ -86,8 +86,10 @@ pub(crate) struct Store {
 /// What readers and writers of the file need.
 #[derive(Clone)]
 pub(crate) struct Current {
-    /// The file.
+    /// The file, to read it and to ask what was lost.
     pub(crate) file: ARef<File>,
+    /// The file, to write to it.
+    pub(crate) writer: ARef<File>,
     /// What it holds.
     pub(crate) contents: Arc<Contents>,
     /// Where the object ends, in bytes; not known before it was opened.

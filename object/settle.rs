@@ -24,6 +24,7 @@ impl_has_delayed_work! {
 
 impl DelayedWorkItem<SETTLE> for Object {
     fn run(object: Arc<Object>) {
+        object.cache.daemon().stop_at(Place::SettleWork);
         // What is filled from now on queues it again.
         object.unsettled.store(false, Ordering::Relaxed);
         let Ok(current) = object.current() else {

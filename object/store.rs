@@ -61,6 +61,7 @@ impl Object {
         let stored = cred.run(|| namei::look_up(&live, &bound.volume, self.key_hash, name))?;
         *self.current.lock() = Some(Current {
             file: stored.file.file().clone(),
+            writer: stored.file.writer().clone(),
             contents: stored.contents.clone(),
             size: None,
             new: stored.unnamed,
@@ -190,6 +191,7 @@ impl Object {
             bound.cookie.set_flag(Flag::NoDataToRead, size == 0);
             let current = Current {
                 file: stored.file.file().clone(),
+                writer: stored.file.writer().clone(),
                 contents: stored.contents.clone(),
                 size: Some(size),
                 new: stored.unnamed,
@@ -223,6 +225,7 @@ impl Object {
             }
             let current = Current {
                 file: new.file.file().clone(),
+                writer: new.file.writer().clone(),
                 contents: new.contents.clone(),
                 size,
                 new: true,

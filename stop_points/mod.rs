@@ -73,6 +73,8 @@ places! {
     FillBegun = "fill-begun",
     /// Data was put into the page cache, and nothing was queued that writes it to the disk.
     SettleWanted = "settle-wanted",
+    /// The work that writes it to the disk has begun.
+    SettleWork = "settle-work",
     /// A reader has found a hole, and has not asked for it.
     HoleFound = "hole-found",
     /// A reader's READ is queued, and it does not wait yet.

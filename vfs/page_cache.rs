@@ -30,6 +30,8 @@ pub(crate) fn holds_some(file: &File, range: &Range<u64>) -> bool {
 /// Whether anything that was written since the file was opened has not come to its disk. Such data
 /// may be gone from memory, and what is read in its place is not what was written. May be called in
 /// interrupt context.
+///
+/// `file` must not have been synced meanwhile: what a sync has told is not told again.
 pub(crate) fn has_lost_data(file: &File) -> bool {
     // SAFETY: The file is live, and so is its mapping; the function reads one word.
     let error =

@@ -20,10 +20,15 @@ const FILE_MODE: bindings::umode_t = (bindings::S_IFREG | 0o600) as bindings::um
 const OPEN_FLAGS: i32 = (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
 
 /// A file of the store that is open and marked as in use; the mark goes when this is dropped.
-/// Others may hold the [`File`] beyond that.
+/// Others may hold the [`File`]s beyond that.
+///
+/// It is open twice, since a sync lets the kernel forget, for the opening through which it is done, that data was lost.
 pub(crate) struct StoreFile {
     _mark: Mark,
+    /// Never synced, nor written through, which syncs as well on a file system that is mounted with `sync`. So
+    /// [`page_cache::has_lost_data`] knows of all that was lost.
     file: ARef<File>,
+    writer: ARef<File>,
     path: Path,
 }
 
@@ -66,7 +71,12 @@ impl StoreFile {
         let dentry = unsafe { Dentry::from_raw((*file.as_ptr()).f_path.dentry) };
         let _mark = Mark::take(dentry).ok_or(EBUSY)?;
         let path = dir.with_dentry(dentry.into());
-        Ok(StoreFile { _mark, file, path })
+        Ok(StoreFile {
+            _mark,
+            file,
+            writer: open(&path, cred)?,
+            path,
+        })
     }
 
     /// Opens an existing file, which the caller has marked.
@@ -75,13 +85,10 @@ impl StoreFile {
     ///
     /// What the file system says.
     pub(super) fn open(path: &Path, mark: Mark, cred: &Credentials) -> Result<Self> {
-        // SAFETY: The path and the credentials are live.
-        let file = unsafe { bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr()) };
-        // SAFETY: The function returns an error pointer or a reference.
-        let file = can_be_used(unsafe { File::from_err_ptr(file) }?)?;
         Ok(StoreFile {
             _mark: mark,
-            file,
+            file: open(path, cred)?,
+            writer: open(path, cred)?,
             path: path.with_dentry(path.dentry().clone()),
         })
     }
@@ -91,9 +98,23 @@ impl StoreFile {
         self.path = path;
     }
 
-    /// The open file.
+    /// The open file, for all but writing.
     pub(crate) fn file(&self) -> &ARef<File> {
         &self.file
+    }
+
+    /// The same file, for writing.
+    pub(crate) fn writer(&self) -> &ARef<File> {
+        &self.writer
+    }
+
+    /// Begins anew with a file that somebody has used before, see [`page_cache::start_over`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn start_over(&self) -> Result {
+        page_cache::start_over(&self.file).and(page_cache::start_over(&self.writer))
     }
 
     /// Where it is; for an unnamed file, the dentry that stands for it.
@@ -162,10 +183,10 @@ impl StoreFile {
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// What the file system says. `EIO`, `ENOSPC` and the like also of data that was lost before, but once.
     pub(crate) fn sync(&self) -> Result {
         // SAFETY: The file is live.
-        to_result(unsafe { bindings::vfs_fsync(self.file.as_ptr(), 0) })
+        to_result(unsafe { bindings::vfs_fsync(self.writer.as_ptr(), 0) })
     }
 
     /// Notes that the file was used now, which is what culling goes by.
@@ -173,6 +194,14 @@ impl StoreFile {
         // SAFETY: The path is live.
         unsafe { bindings::touch_atime(&self.path.as_raw()) }
     }
+}
+
+/// Opens the file at `path`.
+fn open(path: &Path, cred: &Credentials) -> Result<ARef<File>> {
+    // SAFETY: The path and the credentials are live.
+    let file = unsafe { bindings::kernel_file_open(&path.as_raw(), OPEN_FLAGS, cred.as_ptr()) };
+    // SAFETY: The function returns an error pointer or a reference.
+    can_be_used(unsafe { File::from_err_ptr(file) }?)
 }
 
 /// A file without the functions for reading and writing is of no use.

@@ -28,12 +28,20 @@ use crate::harness::store::in_memory;
 use crate::harness::store::object_file;
 use crate::harness::Context;
 use crate::harness::Daemon;
+use crate::harness::Outcome;
 use crate::harness::SmallDisk;
+use crate::harness::Stops;
 use crate::harness::Test;
 use crate::harness::SOON;
 
 /// The part of the file in the image that is lost, in bytes.
 const PART: Range<usize> = 256 << 10..(256 << 10) + (32 << 10);
+
+/// Another part, of which nothing is stored.
+const LATER: Range<usize> = 512 << 10..(512 << 10) + (32 << 10);
+
+/// Where the work waits that would find out that data was lost.
+const SETTLE_WORK: &str = "settle-work";
 
 /// What the module says when data was lost.
 const LOST: &str = "writing filled data to the disk failed";
@@ -53,6 +61,16 @@ pub(crate) const TESTS: &[Test] = &[
         "d67_write_that_fails_at_once",
         "zeros in the place of data whose write failed at once: ext4 notes it as written all the same",
         fails_at_once,
+    ),
+    Test::new(
+        "buffered_stop_lost_then_untold",
+        "zeros in the place of lost data, once the file was synced since its version is not known any more",
+        lost_then_untold,
+    ),
+    Test::new(
+        "buffered_stop_lost_then_synced",
+        "zeros in the place of lost data, once the file system syncs each write",
+        lost_then_synced,
     ),
 ];
 
@@ -173,26 +191,36 @@ fn lost_then_direct(t: &Context) -> Result<()> {
     asked_again(t, &mut direct, &PART)
 }
 
-/// The device is gone when the write is given to it, and comes back: while the image is mounted, and when it is
-/// unmounted.
-fn fails_at_once(t: &Context) -> Result<()> {
+/// A disk whose requests can fail.
+fn failing_disk(t: &Context) -> Result<(SmallDisk, Injector)> {
     if !Path::new("/sys/kernel/debug/fail_make_request").exists() {
         return skip("the kernel cannot have disk requests fail");
     }
     let disk = SmallDisk::new(t, 64)?;
-    let dir = disk.cache_dir()?;
-    let mut daemon = daemon(t, &dir)?;
     let mut injector = Injector::new(Kind::Disk)?;
     injector.use_disk(&disk.block_device()?)?;
+    Ok((disk, injector))
+}
 
-    let later = PART.start * 2..PART.start * 2 + PART.len();
-    for (mounted, part) in [(true, PART), (false, later)] {
+/// Has the next request to the disk fail.
+fn next_fails(disk: &SmallDisk, injector: &mut Injector) -> Result<()> {
+    // So that it is that of the data. It tells of what has failed before.
+    let _ = rustix::fs::syncfs(File::open(&disk.dir)?);
+    injector.arm(1)?;
+    injector.on()
+}
+
+/// The device is gone when the write is given to it, and comes back: while the image is mounted, and when it is
+/// unmounted.
+fn fails_at_once(t: &Context) -> Result<()> {
+    let (disk, mut injector) = failing_disk(t)?;
+    let dir = disk.cache_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+
+    for (mounted, part) in [(true, PART), (false, LATER)] {
         let log = KernelLog::end()?;
         let at = mounted_and_settled(t, &dir, &mut daemon)?;
-        // So that the next request is that of the data. It tells of what has failed before.
-        let _ = rustix::fs::syncfs(File::open(&disk.dir)?);
-        injector.arm(1)?;
-        injector.on()?;
+        next_fails(&disk, &mut injector)?;
         fill(t, &daemon, &part)?;
         if mounted {
             told(&log)?;
@@ -206,4 +234,85 @@ fn fails_at_once(t: &Context) -> Result<()> {
         asked_again(t, &mut daemon, &part)?;
     }
     Ok(())
+}
+
+/// Fills [`PART`], and has the write of it fail that somebody else begins. The module has not looked at that when this
+/// returns: its work waits at [`SETTLE_WORK`].
+fn lose(
+    t: &Context,
+    stops: &Stops,
+    disk: &SmallDisk,
+    injector: &mut Injector,
+    daemon: &Daemon,
+) -> Result<()> {
+    stops.stop(SETTLE_WORK)?;
+    next_fails(disk, injector)?;
+    fill(t, daemon, &PART)?;
+    let _ = rustix::fs::syncfs(File::open(&disk.dir)?);
+    ensure!(injector.disarm()?, "nothing has failed");
+    stops.wait_parked(SETTLE_WORK)
+}
+
+/// The module looks at what was lost. It is not served, and asked for again by the next mount.
+fn noticed(t: &Context, stops: &Stops, dir: &Path, daemon: &mut Daemon, at: &Path) -> Result<()> {
+    let contents = t.images.contents("plain")?;
+    let file = object_file(dir, "erofs,plain", "plain")?;
+    ensure!(in_memory(&file)? > 0, "the work did not wait");
+    stops.go(SETTLE_WORK)?;
+    eventually("the memory is given back", SOON, || {
+        Ok(in_memory(&file)? == 0)
+    })?;
+    drop_caches()?;
+    let mut reader = t.block_reader(at, PART.start, PART.len())?;
+    match daemon.serve(&mut reader)? {
+        Outcome::Done(data) => same("what was lost", &data, &contents[PART])?,
+        failed => failed.fails("read of what was lost", &[Errno::IO])?,
+    }
+    let mut umount = t.unmount(at)?;
+    daemon.serve(&mut umount)?.ok("umount")?;
+    asked_again(t, daemon, &PART)
+}
+
+fn lost_then_untold(t: &Context) -> Result<()> {
+    let stops = Stops::open()?;
+    let (disk, mut injector) = failing_disk(t)?;
+    let dir = disk.cache_dir()?;
+    let setup = [Command::Fill(Fill::Buffered), Command::Identity];
+    let mut daemon = t.daemon_with(&dir, &setup, &["plain"])?;
+    daemon.token = Some("aa00".parse()?);
+    let at = mounted_and_settled(t, &dir, &mut daemon)?;
+    lose(t, &stops, &disk, &mut injector, &daemon)?;
+
+    // A daemon that tells no tokens takes over. That the file cannot be synced is an error of its first `copen`, and
+    // not of the next one.
+    daemon.open.clear();
+    daemon.token = None;
+    let mut refused = Vec::new();
+    for _ in 0..2 {
+        let mut reader = t.block_reader(&at, LATER.start, 4096)?;
+        daemon.serve_with(&mut reader, |daemon, message| {
+            refused.extend(daemon.answer_or_close(message)?);
+            Ok(())
+        })?;
+    }
+    ensure!(
+        refused == [Errno::IO] && !daemon.open.is_empty(),
+        "copen said {refused:?}"
+    );
+    noticed(t, &stops, &dir, &mut daemon, &at)
+}
+
+fn lost_then_synced(t: &Context) -> Result<()> {
+    let stops = Stops::open()?;
+    let (disk, mut injector) = failing_disk(t)?;
+    let dir = disk.cache_dir()?;
+    let mut daemon = daemon(t, &dir)?;
+    let at = mounted_and_settled(t, &dir, &mut daemon)?;
+    lose(t, &stops, &disk, &mut injector, &daemon)?;
+
+    // The file system syncs what is written from now on, and tells of what it could not write before.
+    ensure!(disk.remount("sync")?, "mount -o remount,sync");
+    let failed = fill(t, &daemon, &LATER);
+    ensure!(failed.is_err(), "the fill was not synced");
+    noticed(t, &stops, &dir, &mut daemon, &at)
 }

@@ -243,14 +243,16 @@ fn one_stands_still(t: &Context) -> Result<()> {
     m.daemon.answer_read(&read)?;
     stops.wait_parked("read-ended")?;
     // It does not matter which of them it is.
-    eventually("all readers but one have ended", SOON, || {
+    let ended = eventually("all readers but one have ended", SOON, || {
         let mut running = 0;
         for (_, reader) in &readers {
             running += u32::from(reader.running()?);
         }
         Ok(running == 1)
-    })?;
+    });
+    // The daemon's files do not close before it goes on.
     stops.go("read-ended")?;
+    ended?;
     for (at, reader) in &mut readers {
         let data = m.daemon.serve(reader)?.ok("read")?;
         m.compare(*at, &data)?;
