@@ -6,11 +6,11 @@
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
 
 use crate::bindings;
+use crate::kcompat::types::ARef;
+use crate::kcompat::types::AlwaysRefCounted;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
-use kernel::types::ARef;
-use kernel::types::AlwaysRefCounted;
 use kernel::types::Opaque;
 
 /// The descriptor is closed by `execve(2)`.

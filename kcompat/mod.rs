@@ -5,16 +5,21 @@
 //! Paths, types and methods are named as they are there wherever they exist, so that a file of this
 //! folder goes when the base kernel has its counterpart.
 
+pub(crate) mod alloc;
 pub(crate) mod completion;
 pub(crate) mod delayed_work;
 pub(crate) mod error;
+pub(crate) mod fmt;
 pub(crate) mod fs;
 pub(crate) mod iov;
 pub(crate) mod miscdevice;
 pub(crate) mod module_param;
 pub(crate) mod poll;
 pub(crate) mod print;
+pub(crate) mod str;
 pub(crate) mod time;
 pub(crate) mod tracepoint;
+pub(crate) mod types;
+pub(crate) mod uaccess;
 pub(crate) mod workqueue;
 pub(crate) mod xarray;
