@@ -2,8 +2,8 @@
 
 //! What a type is to implement, to be printed by `pr_err!` and the like.
 //!
-//! Upstream: `kernel::fmt`, a module since 6.18 (before, the name was only a macro's); its `Display` is another than
-//! that of `core` since 6.19. This file can go when 6.17 is not built for.
+//! Upstream: `kernel::fmt`, a module since 6.17 (before, the name was only a macro's); its `Display` is another than
+//! that of `core` since 6.19. This file can go when 6.16 is not built for.
 
 /// Found where the kernel crate has no module of the name, since it is imported with all that is here.
 mod before {

@@ -3,6 +3,8 @@
 //! Buffers of reads and writes, wherever they lie.
 //!
 //! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
+//!
+//! Upstream: `kernel::iov`, since 6.18; it copies, and pins no pages, which is what keeps this file.
 
 use crate::bindings;
 use core::marker::PhantomData;

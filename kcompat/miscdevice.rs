@@ -4,6 +4,9 @@
 //!
 //! C headers: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+//!
+//! Upstream: `kernel::miscdevice`, since 6.13, with reads and writes in 6.18; it has no `poll`, not in 7.1 either, which
+//! is what keeps this file.
 
 use crate::bindings;
 use crate::kcompat::fs::File;

@@ -3,8 +3,8 @@
 //! References that C code keeps, and references that are counted.
 //!
 //! Upstream: `kernel::types::ForeignOwnable`, whose pointers were to constants up to 6.13, and `kernel::sync::aref`,
-//! new in 6.18 and the only place of `ARef` since 7.1. The functions can go when 6.13 is not built for, the rest when
-//! 6.17 is not.
+//! new in 6.17 and the only place of `ARef` since 7.1. The function can go when 6.13 is not built for, the rest when
+//! 6.16 is not.
 
 use kernel::ffi::c_void;
 use kernel::types::ForeignOwnable;

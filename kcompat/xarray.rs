@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
+//! Upstream: `kernel::xarray`, since 6.16; it reserves no places, and has no marks, which is what keeps this file.
+//!
 //! An array is made in two halves. [`Reserver`] hands out places: it may allocate and sleep, any
 //! number of threads may hold it, and it never touches a value. [`Values`] is the only way to the
 //! values; whoever has `&mut Values` has them to himself, which is what the lock around it is for.

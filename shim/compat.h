@@ -50,21 +50,24 @@ static inline struct dentry *ondemand_vfs_mkdir(struct mnt_idmap *idmap, struct 
 #endif
 }
 
-/* 6.17 */
+/* 6.18 */
 static inline int ondemand_vfs_rename(struct dentry *old_parent, struct dentry *old_dentry,
 				      struct dentry *new_parent, struct dentry *new_dentry)
 {
 	struct renamedata rename = {
 		.old_dentry = old_dentry,
 		.new_dentry = new_dentry,
-#ifdef ONDEMAND_RENAME_PARENTS
+#ifdef ONDEMAND_RENAME_TWO_IDMAPS
+		.old_mnt_idmap = &nop_mnt_idmap,
+		.new_mnt_idmap = &nop_mnt_idmap,
+#else
 		.mnt_idmap = &nop_mnt_idmap,
+#endif
+#ifdef ONDEMAND_RENAME_PARENTS
 		.old_parent = old_parent,
 		.new_parent = new_parent,
 #else
-		.old_mnt_idmap = &nop_mnt_idmap,
 		.old_dir = d_inode(old_parent),
-		.new_mnt_idmap = &nop_mnt_idmap,
 		.new_dir = d_inode(new_parent),
 #endif
 	};
