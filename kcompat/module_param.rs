@@ -8,7 +8,7 @@
 //! keeps this file.
 
 use crate::bindings;
-use kernel::str::CStr;
+use kernel::prelude::*;
 
 /// `device_name`: what the device is called below `/dev`. Read-only once the module is loaded.
 pub(crate) fn device_name() -> &'static CStr {
