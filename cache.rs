@@ -83,6 +83,9 @@ pub(crate) struct Volumes {
     attached: RBTree<u64, Attached>,
 }
 
+// Nothing in it is pinned: the guard of a lock gives a reference to change only such data, since 6.19.
+impl Unpin for Volumes {}
+
 /// A volume that is in use.
 struct Attached {
     /// The right to detach it; taken by whoever does.

@@ -90,7 +90,6 @@ use kcompat::miscdevice::MiscDeviceRegistration;
 module! {
     type: CachefilesOndemand,
     name: "cachefiles_ondemand",
-    author: "The cachefiles_ondemand developers",
     description: "fscache cache backend with on-demand reading and daemon failover",
     license: "GPL",
 }

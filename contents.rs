@@ -10,6 +10,7 @@
 
 use self::filling::Fills;
 use crate::cache::PAGE;
+use crate::kcompat::alloc;
 use crate::kcompat::fs::File;
 use crate::kcompat::print::Once;
 use crate::present;
@@ -27,7 +28,6 @@ use core::ops::Range;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
-use kernel::init;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::new_spinlock;
@@ -172,7 +172,7 @@ impl Contents {
             if !lacks {
                 continue;
             }
-            let bits = KBox::init(init::zeroed::<[u64; WORDS]>(), GFP_KERNEL)?;
+            let bits = alloc::zeroed::<WORDS>()?;
             let node = RBTreeNode::new(number, Chunk::new(bits), GFP_KERNEL)?;
             let mut map = self.map.lock();
             // Unless somebody was faster.

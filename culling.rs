@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::cache::Live;
 use crate::errno::Errno;
 use crate::fscache::stats;
+use crate::kcompat::str::to_bytes;
 use crate::stop_points::Place;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Dentry;
@@ -91,8 +92,8 @@ fn into_grave(live: &Live, bury: impl Fn(&[u8]) -> Result) -> Result {
     for _ in 0..TRIES {
         let seconds = crate::kcompat::time::real_seconds();
         let grave =
-            CString::try_from_fmt(kernel::fmt!("{:08x}{:08x}", seconds, live.next_grave()))?;
-        match bury(grave.as_bytes()) {
+            CString::try_from_fmt(format_args!("{:08x}{:08x}", seconds, live.next_grave()))?;
+        match bury(to_bytes(&grave)) {
             Err(error) if error == EEXIST => {}
             result => return result,
         }

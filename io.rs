@@ -17,6 +17,7 @@ use crate::holes::Span;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::print::ratelimit;
+use crate::kcompat::types::ARef;
 use crate::namei;
 use crate::object::Current;
 use crate::object::Object;
@@ -32,7 +33,6 @@ use crate::vfs::superblock::FsKind;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
-use kernel::types::ARef;
 
 impl Object {
     /// Makes sure that all of `start..start + len` is stored, and tells the file to read it from.

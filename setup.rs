@@ -24,7 +24,7 @@ impl Text {
         let mut text = KVec::with_capacity(bytes.len() + 1, GFP_KERNEL)?;
         text.extend_from_slice(bytes, GFP_KERNEL)?;
         text.push(0, GFP_KERNEL)?;
-        CStr::from_bytes_with_nul(&text)?;
+        CStr::from_bytes_with_nul(&text).map_err(|_| EINVAL)?;
         // INVARIANT: Just checked.
         Ok(Text(text))
     }

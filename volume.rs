@@ -107,7 +107,7 @@ impl Volume {
     pub(crate) fn fanout(&self, key_hash: u32) -> Result<Arc<PinnedDir>> {
         let [low, ..] = key_hash.to_le_bytes();
         let mut dirs = self.dirs.lock();
-        let Dirs { dir, fanout } = dirs.as_mut().ok_or(EIO)?;
+        let Dirs { dir, fanout } = (*dirs).as_mut().ok_or(EIO)?;
         let place = fanout.get_mut(usize::from(low)).ok_or(EIO)?;
         if let Some(dir) = place {
             return Ok(dir.clone());

@@ -20,19 +20,16 @@
     reason = "generated code"
 )]
 
-pub(crate) use kernel::bindings::*;
-
+// A name that is declared in one of these modules hides the same name of what the module takes in whole. So it
+// does not matter which of them the kernel crate of a release has as well.
 mod generated {
+    pub(crate) use kernel::bindings::*;
+    use kernel::ffi;
     include!("bindings_generated.rs");
 }
-pub(crate) use generated::*;
-// The kernel crate knows these by name alone.
-pub(crate) use generated::fiemap_extent_info;
-pub(crate) use generated::fileattr;
-pub(crate) use generated::kstatfs;
-
 mod shims {
-    use super::generated::*;
+    pub(crate) use super::generated::*;
+    use kernel::ffi;
     include!("shims_generated.rs");
 }
 pub(crate) use shims::*;

@@ -10,6 +10,7 @@ use crate::fscache::cookie::Cookie;
 use crate::fscache::netfs::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::fscache::volume::WeakVolume;
+use crate::kcompat::types::into_foreign;
 use core::marker::PhantomData;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -106,7 +107,7 @@ pub(super) struct Table<B>(PhantomData<B>);
 
 impl<B: Backend> Table<B> {
     pub(super) const OPS: bindings::fscache_cache_ops = bindings::fscache_cache_ops {
-        name: kernel::c_str!("cachefiles").as_char_ptr(),
+        name: c"cachefiles".as_ptr().cast(),
         acquire_volume: Some(Self::acquire_volume),
         free_volume: Some(Self::free_volume),
         lookup_cookie: Some(Self::lookup_cookie),
@@ -169,7 +170,7 @@ impl<B: Backend> Table<B> {
         match B::lookup_cookie(volume, cookie) {
             Ok(object) => {
                 // SAFETY: Nobody looks at the field before this function has returned.
-                unsafe { (*cookie.as_ptr()).cache_priv = object.into_foreign().cast_mut() };
+                unsafe { (*cookie.as_ptr()).cache_priv = into_foreign(object) };
                 true
             }
             Err(_) => {

@@ -7,6 +7,7 @@
 use crate::bindings;
 use crate::fscache::backend::Backend;
 use crate::fscache::backend::Table;
+use crate::kcompat::types::into_foreign;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
@@ -53,7 +54,7 @@ impl<B: Backend> CacheCookie<B> {
     ///
     /// Those of `fscache_add_cache`; `private` is dropped.
     pub(crate) fn add(&self, private: Arc<B::Cache>) -> Result {
-        let private = private.into_foreign().cast_mut();
+        let private = into_foreign(private);
         // SAFETY: The cache is claimed and the table static; `private` stays until it is taken
         // out by `relinquish`.
         let ret =

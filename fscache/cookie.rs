@@ -6,8 +6,8 @@
 
 use crate::bindings;
 use crate::fscache::volume::VolumeCookie;
+use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
-use kernel::types::AlwaysRefCounted;
 use kernel::types::Opaque;
 
 /// A flag of a cookie, by its bit number.

@@ -16,9 +16,11 @@ use crate::bindings;
 use crate::fscache::backend::object;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
+use crate::fscache::termination::Callback;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
+use crate::kcompat::types::ARef;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::ffi::c_int;
@@ -26,7 +28,6 @@ use kernel::ffi::c_ulong;
 use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::sync::ArcBorrow;
-use kernel::types::ARef;
 use kernel::types::Opaque;
 
 const EIOCBQUEUED: c_int = -(bindings::EIOCBQUEUED as c_int);
@@ -364,9 +365,12 @@ impl<O: Operations> Table<O> {
     ///
     /// Called by a netfs alone, through the table, for an operation that has begun.
     unsafe extern "C" fn issue_write(subrequest: *mut bindings::netfs_io_subrequest) {
-        // SAFETY: The caller gives the subrequest away to be ended.
-        unsafe {
-            bindings::netfs_write_subrequest_terminated(subrequest.cast(), ENOBUFS as isize, false)
+        // It is of that type too, whose form differs between kernels.
+        let end: bindings::netfs_io_terminated_t =
+            Some(bindings::netfs_write_subrequest_terminated);
+        if let Some(end) = end {
+            // SAFETY: The caller gives the subrequest away to be ended.
+            unsafe { end.call(subrequest.cast(), ENOBUFS as isize, false) }
         }
     }
 

@@ -18,6 +18,29 @@ pub(crate) struct Termination {
     inval_counter: u32,
 }
 
+/// The type of such callbacks, `netfs_io_terminated_t`: up to 6.15 they are told whether the caller is another context
+/// than the submitter's.
+pub(super) trait Callback {
+    /// # Safety
+    ///
+    /// As the function says.
+    unsafe fn call(self, private: *mut c_void, ret: isize, was_async: bool);
+}
+
+impl Callback for unsafe extern "C" fn(*mut c_void, isize, bool) {
+    unsafe fn call(self, private: *mut c_void, ret: isize, was_async: bool) {
+        // SAFETY: As the caller promises.
+        unsafe { self(private, ret, was_async) }
+    }
+}
+
+impl Callback for unsafe extern "C" fn(*mut c_void, isize) {
+    unsafe fn call(self, private: *mut c_void, ret: isize, _was_async: bool) {
+        // SAFETY: As the caller promises.
+        unsafe { self(private, ret) }
+    }
+}
+
 impl Termination {
     pub(super) fn new(
         resources: &CacheResources,
@@ -55,7 +78,7 @@ impl Termination {
     fn call(&mut self, ret: isize, was_async: bool) {
         if let Some(function) = self.function.take() {
             // SAFETY: The netfs passes the two together; this is the only call.
-            unsafe { function(self.private, ret, was_async) }
+            unsafe { function.call(self.private, ret, was_async) }
         }
     }
 }

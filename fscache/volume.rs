@@ -5,9 +5,10 @@
 //! C header: [`include/linux/fscache.h`](srctree/include/linux/fscache.h)
 
 use crate::bindings;
+use crate::kcompat::types::into_foreign;
+use crate::kcompat::types::ARef;
+use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
-use kernel::types::ARef;
-use kernel::types::AlwaysRefCounted;
 use kernel::types::ForeignOwnable;
 use kernel::types::Opaque;
 
@@ -92,10 +93,10 @@ impl VolumeCookie {
 
     pub(super) fn set_private<T: ForeignOwnable>(&self, private: T) {
         // SAFETY: Called by the one who attaches the volume, before anybody looks for it.
-        unsafe { (*self.as_ptr()).cache_priv = private.into_foreign().cast_mut() }
+        unsafe { (*self.as_ptr()).cache_priv = into_foreign(private) }
     }
 
-    pub(super) fn private(&self) -> *const kernel::ffi::c_void {
+    pub(super) fn private(&self) -> *mut kernel::ffi::c_void {
         self.raw().cache_priv
     }
 

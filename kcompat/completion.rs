@@ -3,6 +3,8 @@
 //! Completions.
 //!
 //! C header: [`include/linux/completion.h`](srctree/include/linux/completion.h)
+//!
+//! Upstream: `kernel::sync::Completion`, since 6.17; it has no wait that is killed, which is what keeps this file.
 
 use crate::bindings;
 use kernel::prelude::*;

@@ -4,6 +4,9 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 //!
+//! Upstream: `kernel::workqueue::DelayedWork`, since 6.18 at the latest; what waits cannot be cancelled, not in 7.1
+//! either, which is what keeps this file.
+//!
 //! A queue that is destroyed runs what is queued, but does not know what waits for its time. So each work that
 //! waits holds a [`Waiting`], without which its queue does not go; and a work that was [shut](DelayedWork::shut)
 //! is never queued again, whoever asks for it, and with whatever lock.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Between the [`Errno`] of the pure files and the kernel crate's [`Error`].
+//!
+//! Upstream has no counterpart: the pure files are this module's.
 
 use crate::errno::Errno;
 use kernel::error::Error;

@@ -4,13 +4,15 @@
 //!
 //! C headers: [`include/linux/fs.h`](srctree/include/linux/fs.h),
 //! [`include/linux/file.h`](srctree/include/linux/file.h)
+//!
+//! Upstream: `kernel::fs::File` and `FileDescriptorReservation`, since 6.13. This file can go when 6.12 is not built for.
 
 use crate::bindings;
+use crate::kcompat::types::ARef;
+use crate::kcompat::types::AlwaysRefCounted;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
-use kernel::types::ARef;
-use kernel::types::AlwaysRefCounted;
 use kernel::types::Opaque;
 
 /// The descriptor is closed by `execve(2)`.

@@ -3,6 +3,8 @@
 //! Buffers of reads and writes, wherever they lie.
 //!
 //! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
+//!
+//! Upstream: `kernel::iov`, since 6.18; it copies, and pins no pages, which is what keeps this file.
 
 use crate::bindings;
 use core::marker::PhantomData;
@@ -151,7 +153,8 @@ impl PinnedSource {
         // Before anything is pinned, so that nothing fails after it.
         self.parts.reserve(count, GFP_KERNEL)?;
         self.pages.reserve(count, GFP_KERNEL)?;
-        let mut pages = self.pages.spare_capacity_mut().as_mut_ptr().cast();
+        let mut some = [core::ptr::null_mut(); AT_ONCE];
+        let mut pages = some.as_mut_ptr();
         let mut offset = 0;
         // SAFETY: The iterator is valid; there is room for `count` pages.
         let pinned = unsafe {
@@ -170,15 +173,13 @@ impl PinnedSource {
             Err(_) => return Err(Error::from_errno(i32::try_from(pinned).unwrap_or(-14))),
         };
         self.len += left;
-        let first = self.pages.len();
-        let new_len = first + (offset + left).div_ceil(PAGE_SIZE);
+        let count = (offset + left).div_ceil(PAGE_SIZE);
         // INVARIANT: The kernel has pinned so many.
-        // SAFETY: And has written them behind the others.
-        unsafe { self.pages.set_len(new_len) };
-        for page in self.pages.iter().skip(first) {
+        for page in some.into_iter().take(count) {
+            self.pages.push(page, GFP_KERNEL)?;
             let part = left.min(PAGE_SIZE - offset);
             let part = bindings::bio_vec {
-                bv_page: *page,
+                bv_page: page,
                 bv_len: part as u32,
                 bv_offset: offset as u32,
             };

@@ -4,10 +4,15 @@
 //!
 //! C headers: [`include/linux/miscdevice.h`](srctree/include/linux/miscdevice.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+//!
+//! Upstream: `kernel::miscdevice`, since 6.13, with reads and writes in 6.18; it has no `poll`, not in 7.1 either, which
+//! is what keeps this file.
 
 use crate::bindings;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::PollTable;
+use crate::kcompat::types::into_foreign;
+use crate::kcompat::uaccess;
 use core::marker::PhantomData;
 use kernel::container_of;
 use kernel::ffi::c_char;
@@ -58,6 +63,7 @@ pub(crate) struct MiscDeviceRegistration<T: MiscDevice> {
     data: T::Data,
     #[pin]
     inner: Opaque<bindings::miscdevice>,
+    registered: (),
     _device: PhantomData<T>,
 }
 
@@ -74,25 +80,21 @@ impl<T: MiscDevice> MiscDeviceRegistration<T> {
     /// Those of `misc_register`. A name that is taken must be found out before: the registration
     /// would fail with `EEXIST`, and sysfs would print a stack.
     pub(crate) fn register(name: &'static CStr, data: T::Data) -> impl PinInit<Self, Error> {
-        let init = move |slot: *mut Opaque<bindings::miscdevice>| {
-            let device = bindings::miscdevice {
-                minor: bindings::MISC_MINOR,
-                name: name.as_char_ptr(),
-                fops: &Operations::<T>::TABLE,
-                ..Default::default()
-            };
-            let slot = slot.cast::<bindings::miscdevice>();
-            // SAFETY: `slot` is valid for writes, the pin-init protocol says so.
-            unsafe { slot.write(device) };
-            // SAFETY: The device is pinned, and deregistered before it is freed.
-            kernel::error::to_result(unsafe { bindings::misc_register(slot) })
+        let device = bindings::miscdevice {
+            minor: bindings::MISC_MINOR,
+            name: name.as_char_ptr(),
+            fops: &Operations::<T>::TABLE,
+            ..Default::default()
         };
-        try_pin_init!(Self {
+        try_pin_init!(&this in Self {
             data,
-            // SAFETY: On success the closure has initialised its slot; on failure `misc_register`
-            // has left nothing behind. Files cannot be opened before `data` is there: it comes
-            // first.
-            inner <- unsafe { kernel::init::pin_init_from_closure(init) },
+            inner: Opaque::new(device),
+            // Last: from here on files are opened.
+            // SAFETY: The device was initialised above, is pinned, and deregistered before it is freed; a failed
+            // `misc_register` leaves nothing behind.
+            registered: kernel::error::to_result(unsafe {
+                bindings::misc_register(core::ptr::addr_of_mut!((*this.as_ptr()).inner).cast())
+            })?,
             _device: PhantomData,
         })
     }
@@ -133,7 +135,7 @@ impl<T: MiscDevice> Operations<T> {
         match T::open(data) {
             Ok(private) => {
                 // SAFETY: The file is ours until `open` returns.
-                unsafe { (*file).private_data = private.into_foreign().cast_mut() };
+                unsafe { (*file).private_data = into_foreign(private) };
                 0
             }
             Err(error) => error.to_errno(),
@@ -160,7 +162,7 @@ impl<T: MiscDevice> Operations<T> {
     ) -> isize {
         // SAFETY: `open` has put a foreign `T::Ptr` there, which stays until `release`.
         let private = unsafe { T::Ptr::borrow((*file).private_data) };
-        returned(T::read(private, buffer as UserPtr, len))
+        returned(T::read(private, uaccess::from_argument(buffer), len))
     }
 
     /// # Safety
@@ -174,7 +176,7 @@ impl<T: MiscDevice> Operations<T> {
     ) -> isize {
         // SAFETY: As in `read`.
         let private = unsafe { T::Ptr::borrow((*file).private_data) };
-        let buffer = UserSlice::new(buffer as UserPtr, len).reader();
+        let buffer = UserSlice::new(uaccess::from_argument(buffer), len).reader();
         returned(T::write(private, buffer))
     }
 

@@ -4,6 +4,9 @@
 //!
 //! C headers: [`include/linux/poll.h`](srctree/include/linux/poll.h),
 //! [`include/linux/wait.h`](srctree/include/linux/wait.h)
+//!
+//! Upstream: `kernel::sync::poll`, since 6.13; it has no wait that can be frozen and killed, which is what keeps this
+//! file.
 
 use crate::bindings;
 use crate::kcompat::fs::File;

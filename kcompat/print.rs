@@ -3,6 +3,8 @@
 //! Messages that must not flood the log.
 //!
 //! C header: [`include/linux/ratelimit.h`](srctree/include/linux/ratelimit.h)
+//!
+//! Upstream: `pr_warn_once!` and the like, in 7.1, for `Once`; nothing for a rate.
 
 use crate::bindings;
 use core::sync::atomic::AtomicBool;

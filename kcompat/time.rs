@@ -4,6 +4,8 @@
 //!
 //! C headers: [`include/linux/timekeeping.h`](srctree/include/linux/timekeeping.h),
 //! [`include/linux/jiffies.h`](srctree/include/linux/jiffies.h)
+//!
+//! Upstream: `kernel::time::Instant` has several clocks in 6.18; nothing tells its seconds since 1970.
 
 use crate::bindings;
 

@@ -5,6 +5,8 @@
 //! C header: `shim/ondemand_trace.h`, which says what the fields mean. One request can be followed
 //! by its msg_id from `ondemand_enqueue` over `ondemand_deliver` and `ondemand_answer` to
 //! `ondemand_complete`; the object's number ties it to `ondemand_state`.
+//!
+//! Upstream: `kernel::tracepoint` calls tracepoints without a shim, since 6.13; they are declared in C there, too.
 
 use crate::bindings;
 use crate::errno::Errno;

@@ -3,6 +3,8 @@
 //! Workqueues of one's own.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+//!
+//! Upstream: nothing up to 7.1, whose `kernel::workqueue` has the system's queues.
 
 use crate::bindings;
 use core::ops::Deref;

@@ -4,12 +4,15 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
+//! Upstream: `kernel::xarray`, since 6.16; it reserves no places, and has no marks, which is what keeps this file.
+//!
 //! An array is made in two halves. [`Reserver`] hands out places: it may allocate and sleep, any
 //! number of threads may hold it, and it never touches a value. [`Values`] is the only way to the
 //! values; whoever has `&mut Values` has them to himself, which is what the lock around it is for.
 //! The xarray's own lock is taken inside, for each step.
 
 use crate::bindings;
+use crate::kcompat::types::into_foreign;
 use crate::ondemand::queue::Slots;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -169,14 +172,7 @@ impl<T: 'static> Slots<T> for Values<T> {
         let id = place.id;
         // SAFETY: The place is one of this array's, as was just checked. A reserved entry is replaced
         // without allocating, so the store cannot fail.
-        unsafe {
-            bindings::xa_store(
-                place.array.ptr(),
-                index(id),
-                value.into_foreign().cast_mut(),
-                0,
-            )
-        };
+        unsafe { bindings::xa_store(place.array.ptr(), index(id), into_foreign(value), 0) };
         let place = core::mem::ManuallyDrop::new(place);
         // The table's own `array` keeps the xarray; the reservation's reference is not the last.
         // SAFETY: `place` is not used, nor dropped, after this.

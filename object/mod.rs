@@ -20,17 +20,18 @@ use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
 use crate::identity::Token;
 use crate::kcompat::delayed_work::DelayedWork;
+use crate::kcompat::fmt;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
+use crate::kcompat::types::ARef;
 use crate::key;
 use crate::key::FileName;
 use crate::ondemand::message::Message;
 use crate::stop_points::Place;
 use crate::vfs::store_file::StoreFile;
 use crate::volume::Volume;
-use core::fmt;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
@@ -41,7 +42,6 @@ use kernel::str::BStr;
 use kernel::sync::Arc;
 use kernel::sync::Mutex;
 use kernel::sync::SpinLock;
-use kernel::types::ARef;
 use kernel::workqueue::new_work;
 use kernel::workqueue::Work;
 
@@ -282,7 +282,8 @@ impl Object {
 
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let volume = BStr::from_bytes(&self.volume_key);
-        write!(f, "{}/{}", volume, BStr::from_bytes(self.name()))
+        fmt::Display::fmt(BStr::from_bytes(&self.volume_key), f)?;
+        f.write_str("/")?;
+        fmt::Display::fmt(BStr::from_bytes(self.name()), f)
     }
 }

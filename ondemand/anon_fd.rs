@@ -11,6 +11,7 @@ use crate::daemon::Pin;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::tracepoint;
+use crate::kcompat::types::ARef;
 use crate::object::Object;
 use crate::ondemand::queue::Kind;
 use crate::stop_points::Place;
@@ -22,7 +23,6 @@ use core::sync::atomic::Ordering;
 use kernel::c_str;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use kernel::types::ARef;
 
 /// What stands behind one anonymous fd.
 pub(crate) struct AnonFd {

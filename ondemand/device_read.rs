@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::kcompat::fs::FileDescriptorReservation;
 use crate::kcompat::fs::O_CLOEXEC;
 use crate::kcompat::tracepoint;
+use crate::kcompat::uaccess;
 use crate::ondemand::anon_fd::NewFile;
 use crate::ondemand::delivery;
 use crate::ondemand::delivery::Selected;
@@ -34,7 +35,7 @@ impl Buffer {
     /// What is left of it behind its first `used` bytes, at most all.
     fn behind(&self, used: usize) -> Self {
         Buffer {
-            start: self.start.wrapping_add(used),
+            start: uaccess::behind(self.start, used),
             len: self.len.saturating_sub(used),
         }
     }

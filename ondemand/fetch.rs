@@ -69,8 +69,9 @@ fn join(
     range: &Range<u64>,
 ) -> Option<Arc<Fetch>> {
     // Of those that end behind its start the first is the only one that can begin before its end.
-    let mut next = under_way.cursor_lower_bound(&(object, range.start.saturating_add(1)))?;
-    let (_, UnderWay { fetch, readers }) = next.current_mut();
+    let behind = (object, range.start.saturating_add(1));
+    let key = *under_way.cursor_lower_bound(&behind)?.current().0;
+    let UnderWay { fetch, readers } = under_way.get_mut(&key)?;
     if fetch.object != object || fetch.range.start >= range.end {
         return None;
     }

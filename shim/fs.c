@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/fs.h>
 #include <linux/file.h>
+#include <linux/fileattr.h>
 #include <linux/sched/signal.h>
 #include <linux/uio.h>
 
@@ -12,6 +13,11 @@ struct file *ondemand_shim_get_file(struct file *file)
 struct inode *ondemand_shim_file_inode(const struct file *file)
 {
 	return file_inode(file);
+}
+
+struct dentry *ondemand_shim_file_path_dentry(const struct file *file)
+{
+	return file->f_path.dentry;
 }
 
 struct inode *ondemand_shim_d_inode(const struct dentry *dentry)
@@ -109,6 +115,15 @@ void ondemand_shim_sync_filesystem_locked(struct super_block *sb, int *result)
 	down_read(&sb->s_umount);
 	*result = sync_filesystem(sb);
 	up_read(&sb->s_umount);
+}
+
+int ondemand_shim_fileattr_flags(struct dentry *dentry, u32 *flags)
+{
+	struct file_kattr attributes = {};
+	int ret = vfs_fileattr_get(dentry, &attributes);
+
+	*flags = attributes.flags;
+	return ret;
 }
 
 struct mnt_idmap *ondemand_shim_no_idmap(void)

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
+#include <linux/module.h>
 #include <linux/moduleparam.h>
+
+/* The word for it in the module! of the kernel crate has changed. */
+MODULE_AUTHOR("The cachefiles_ondemand developers");
 
 static char *device_name = "cachefiles";
 module_param(device_name, charp, 0444);

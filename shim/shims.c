@@ -5,6 +5,8 @@
  * ondemand_shim_.
  */
 
+#include "compat.h"
+
 #include "buffer_head.c"
 #include "cred.c"
 #include "fs.c"
@@ -14,6 +16,7 @@
 #include "jiffies.c"
 #include "mm.c"
 #include "mount.c"
+#include "namei.c"
 #include "poll.c"
 #include "ratelimit.c"
 #include "rcupdate.c"

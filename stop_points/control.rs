@@ -21,10 +21,10 @@ use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
 use crate::kcompat::poll::WaitQueue;
+use crate::kcompat::str::to_bytes;
 use crate::vfs::cred::is_admin;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
-use kernel::fmt;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -175,10 +175,10 @@ impl MiscDevice for StopDevice {
         for stop in &stops.list.lock().stops {
             let name = stop.place.name();
             let line = match stop.parked {
-                Some(tid) => CString::try_from_fmt(fmt!("{name} parked {tid}\n")),
-                None => CString::try_from_fmt(fmt!("{name} armed\n")),
+                Some(tid) => CString::try_from_fmt(format_args!("{name} parked {tid}\n")),
+                None => CString::try_from_fmt(format_args!("{name} armed\n")),
             };
-            lines.extend_from_slice(line?.as_bytes(), GFP_KERNEL)?;
+            lines.extend_from_slice(to_bytes(&*line?), GFP_KERNEL)?;
         }
         out.write_slice(&lines)?;
         Ok(lines.len())

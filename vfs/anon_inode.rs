@@ -10,13 +10,14 @@ use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::miscdevice::returned;
 use crate::kcompat::miscdevice::ZERO;
+use crate::kcompat::types::into_foreign;
+use crate::kcompat::types::ARef;
 use crate::vfs::store_file::Whence;
 use core::marker::PhantomData;
 use kernel::ffi::c_int;
 use kernel::ffi::c_long;
 use kernel::ffi::c_uint;
 use kernel::prelude::*;
-use kernel::types::ARef;
 use kernel::types::ForeignOwnable;
 
 /// What an anonymous file that is only written does. Every method runs in the calling task and may
@@ -40,7 +41,7 @@ pub(crate) trait AnonFile: Send + Sync + 'static {
 ///
 /// `ENFILE`, `ENOMEM`; `private` is dropped without `release`.
 pub(crate) fn write_only<T: AnonFile>(name: &CStr, private: KBox<T>) -> Result<ARef<File>> {
-    let private = private.into_foreign().cast_mut();
+    let private = into_foreign(private);
     // SAFETY: The name is a string, the table is static, and the file owns `private`.
     let file = unsafe {
         bindings::anon_inode_getfile_fmode(

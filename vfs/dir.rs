@@ -9,6 +9,7 @@
 
 use crate::bindings;
 use crate::errno::Errno;
+use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
 use crate::vfs::in_use::Mark;
 use crate::vfs::path::Dentry;
@@ -17,7 +18,6 @@ use crate::vfs::security;
 use crate::vfs::store_file::StoreFile;
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::types::ARef;
 
 const DIR_MODE: bindings::umode_t = 0o700;
 
@@ -82,14 +82,10 @@ impl<'a> DirLock<'a> {
     fn make_dir(&self, name: &[u8], dentry: ARef<Dentry>) -> Result<ARef<Dentry>> {
         security::may_make_dir(self.0, &dentry, DIR_MODE)?;
         // SAFETY: The parent is locked, and `dentry` is one of its negative names.
-        to_result(unsafe {
-            bindings::vfs_mkdir(
-                bindings::no_idmap(),
-                self.0.dentry().inode_ptr(),
-                dentry.as_ptr(),
-                DIR_MODE,
-            )
-        })?;
+        let made =
+            unsafe { bindings::mkdir(self.0.dentry().inode_ptr(), dentry.as_ptr(), DIR_MODE) };
+        // SAFETY: The function returns an error pointer or a reference.
+        let dentry = unsafe { Dentry::from_err_ptr(made) }?;
         // SAFETY: The dentry is live.
         if !dentry.is_negative() && !unsafe { bindings::d_unhashed(dentry.as_ptr()) } {
             return Ok(dentry);
@@ -118,7 +114,7 @@ impl Drop for DirLock<'_> {
 pub(super) unsafe fn lookup_locked(dir: &Dentry, name: &[u8]) -> Result<ARef<Dentry>> {
     let len = i32::try_from(name.len()).map_err(|_| Errno::ENAMETOOLONG)?;
     // SAFETY: The caller holds the lock, and `name` is valid for `len` bytes.
-    let dentry = unsafe { bindings::lookup_one_len(name.as_ptr().cast(), dir.as_ptr(), len) };
+    let dentry = unsafe { bindings::lookup_noperm(name.as_ptr().cast(), dir.as_ptr(), len) };
     // SAFETY: The function returns an error pointer or a reference.
     unsafe { Dentry::from_err_ptr(dentry) }
 }
@@ -304,7 +300,7 @@ fn lookup(dir: &Path, name: &[u8]) -> Result<Option<ARef<Dentry>>> {
     let len = i32::try_from(name.len()).map_err(|_| Errno::ENAMETOOLONG)?;
     // SAFETY: The directory is live, and `name` is valid for `len` bytes.
     let dentry = unsafe {
-        bindings::lookup_positive_unlocked(name.as_ptr().cast(), dir.dentry().as_ptr(), len)
+        bindings::lookup_noperm_positive_unlocked(name.as_ptr().cast(), dir.dentry().as_ptr(), len)
     };
     // SAFETY: The function returns an error pointer or a reference.
     match unsafe { Dentry::from_err_ptr(dentry) } {

@@ -5,13 +5,13 @@
 //!
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 //!
-//! Locking: the inode's lock protects the mark. A name is looked up and its inode is marked in one
-//! hold of the directory's lock, by those who open it and by those who cull it: so an inode that
+//! Locking: the inode's lock protects the mark. A name is looked up, or found to be there still, and its inode is
+//! marked in one hold of the directory's lock, by those who open it and by those who cull it: so an inode that
 //! is marked has not been culled before.
 
 use crate::bindings;
+use crate::kcompat::types::ARef;
 use crate::vfs::path::Dentry;
-use kernel::types::ARef;
 
 /// An inode that is marked as in use; the mark goes when this is dropped.
 pub(super) struct Mark(ARef<Dentry>);

@@ -11,6 +11,7 @@ mod in_use;
 pub(crate) mod page_cache;
 pub(crate) mod path;
 pub(crate) mod removal;
+mod renaming;
 pub(crate) mod security;
 pub(crate) mod store_file;
 pub(crate) mod store_io;

@@ -7,12 +7,12 @@
 //! [`include/linux/mount.h`](srctree/include/linux/mount.h)
 
 use crate::bindings;
+use crate::kcompat::str::to_bytes;
+use crate::kcompat::types::ARef;
+use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::str::CString;
-use kernel::types::ARef;
-use kernel::types::AlwaysRefCounted;
 use kernel::types::Opaque;
 
 /// A mounted file system, as one mount shows it.
@@ -367,10 +367,13 @@ impl Drop for WriteAccess<'_> {
 ///
 /// `ENOMEM`.
 pub(crate) fn misc_device_exists(name: &CStr) -> Result<bool> {
-    let entry = CString::try_from_fmt(kernel::fmt!("/sys/class/misc/{}", name))?;
+    let mut entry = KVec::new();
+    for part in [b"/sys/class/misc/", to_bytes(name), b"\0"] {
+        entry.extend_from_slice(part, GFP_KERNEL)?;
+    }
     let mut path = bindings::path::default();
     // SAFETY: `entry` is a string and `path` is valid for writes.
-    if unsafe { bindings::kern_path(entry.as_char_ptr(), 0, &mut path) } != 0 {
+    if unsafe { bindings::kern_path(entry.as_ptr().cast(), 0, &mut path) } != 0 {
         return Ok(false);
     }
     // SAFETY: On success the path comes with references.

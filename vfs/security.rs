@@ -10,6 +10,7 @@
 
 use crate::bindings;
 use crate::errno::Errno;
+use crate::kcompat::str::to_bytes;
 use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
@@ -36,7 +37,7 @@ impl SecurityId {
         if own == NONE {
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let len = u32::try_from(context.len()).map_err(|_| EINVAL)?;
+        let len = u32::try_from(to_bytes(context).len()).map_err(|_| EINVAL)?;
         let mut id = NONE;
         // SAFETY: `context` is valid for `len` bytes and a NUL, `id` for writes.
         to_result(unsafe { bindings::lsm_secctx_to_secid(context.as_char_ptr(), len, &mut id) })?;

@@ -7,6 +7,7 @@
 use crate::bindings;
 use crate::identity::FileId;
 use crate::kcompat::fs::File;
+use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
 use crate::vfs::in_use::Mark;
 use crate::vfs::page_cache;
@@ -14,7 +15,6 @@ use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::types::ARef;
 
 const FILE_MODE: bindings::umode_t = (bindings::S_IFREG | 0o600) as bindings::umode_t;
 const OPEN_FLAGS: i32 = (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
@@ -68,7 +68,7 @@ impl StoreFile {
         // SAFETY: The function returns an error pointer or a reference.
         let file = can_be_used(unsafe { File::from_err_ptr(file) }?)?;
         // SAFETY: An open file's path does not change and keeps its dentry.
-        let dentry = unsafe { Dentry::from_raw((*file.as_ptr()).f_path.dentry) };
+        let dentry = unsafe { Dentry::from_raw(bindings::file_path_dentry(file.as_ptr())) };
         let _mark = Mark::take(dentry).ok_or(EBUSY)?;
         let path = dir.with_dentry(dentry.into());
         Ok(StoreFile {
@@ -145,12 +145,10 @@ impl StoreFile {
     ///
     /// What the file system says.
     pub(crate) fn has_extents(&self) -> Result<bool> {
-        let mut attributes = bindings::fileattr::default();
-        // SAFETY: The dentry is a live file's, and `attributes` is valid for writes.
-        to_result(unsafe {
-            bindings::vfs_fileattr_get(self.path.dentry().as_ptr(), &mut attributes)
-        })?;
-        Ok(attributes.flags & bindings::FS_EXTENT_FL != 0)
+        let mut flags = 0;
+        // SAFETY: The dentry is a live file's, and `flags` is valid for writes.
+        to_result(unsafe { bindings::fileattr_flags(self.path.dentry().as_ptr(), &mut flags) })?;
+        Ok(flags & bindings::FS_EXTENT_FL != 0)
     }
 
     /// Which file it is, of all that the file system has ever had.

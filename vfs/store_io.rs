@@ -9,12 +9,12 @@ use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::iov::PinnedSource;
+use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
 use crate::vfs::page_cache;
 use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use kernel::types::ARef;
 use kernel::types::Opaque;
 
 /// How data gets to the file and back.
@@ -35,16 +35,8 @@ impl Way {
     }
 }
 
-const ZERO: bindings::kiocb = bindings::kiocb {
-    ki_filp: core::ptr::null_mut(),
-    ki_pos: 0,
-    ki_complete: None,
-    private: core::ptr::null_mut(),
-    ki_flags: 0,
-    ki_ioprio: 0,
-    // SAFETY: All zeros is what the C side begins with, too.
-    __bindgen_anon_1: unsafe { core::mem::zeroed() },
-};
+// SAFETY: All zeros is what the C side begins with, too: null pointers, numbers, an absent function.
+const ZERO: bindings::kiocb = unsafe { core::mem::zeroed() };
 
 /// The I/O priority of the current task. What a disk below this one makes of it, in a thread of its own, does not see
 /// the task any more.

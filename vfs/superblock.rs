@@ -10,6 +10,7 @@ use crate::bindings;
 use crate::errno::Errno;
 use crate::ext4::SUPERBLOCK_SIZE;
 use crate::ext4::SUPERBLOCK_START;
+use crate::kcompat::str::to_bytes;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::page::PAGE_SIZE;
@@ -43,7 +44,7 @@ impl Path {
     pub(crate) fn is_of_type(&self, name: &CStr) -> bool {
         // SAFETY: A superblock's type, and its name, do not change.
         let its = unsafe { CStr::from_char_ptr((*self.superblock().s_type).name) };
-        its.as_bytes() == name.as_bytes()
+        to_bytes(its) == to_bytes(name)
     }
 
     /// What the file system shows as its options, as in `/proc/mounts`: separated by commas.
