@@ -42,7 +42,7 @@ RUSTDOC       ?= /usr/bin/rustdoc
 RUSTFMT       ?= /usr/bin/rustfmt
 CLIPPY_DRIVER ?= /usr/bin/clippy-driver
 BINDGEN       ?= $(or $(wildcard $(XDG_CACHE_HOME)/cachefiles_ondemand/tools/bindgen-0.72.1/bin/bindgen),\
-	$(wildcard $(HOME)/.cargo/bin/bindgen),bindgen)
+	$(wildcard /usr/lib/cachefiles-ondemand/bindgen),$(wildcard $(HOME)/.cargo/bin/bindgen),bindgen)
 BACKEND       ?= rust
 PREFIX        ?= /usr/local
 SBINDIR       ?= $(PREFIX)/sbin
@@ -65,27 +65,34 @@ TREE = $(if $(shell grep -sx CONFIG_RUST=y "$(KDIR)/include/config/auto.conf"),$
 RUST_TREE ?= $(CURDIR)/results/rust-tree
 
 # Two builds of one tree at a time would spoil each other's objects.
-IN_TREE = +@flock .build.lock $(MAKE) --no-print-directory -C $(TREE) $(TOOLS)
+TREE_MAKE = flock .build.lock $(MAKE) --no-print-directory -C $(TREE) $(TOOLS)
+IN_TREE = +@$(TREE_MAKE)
 KBUILD = $(IN_TREE) M=$(CURDIR)
 
-.PHONY: tree module
-tree:
+.PHONY: possible tree module
+possible: ## say in one line what is missing before a module can be built for KDIR
 	@scripts/check-kdir "$(KDIR)" "$(LLVM)" "$(RUSTC)" "$(BINDGEN)"
+	@[[ "$(TREE)" == "$(KDIR)" ]] || scripts/kernel/rust-tree --check "$(KDIR)" "$(RUSTC)"
+tree: possible
 	@[[ "$(TREE)" == "$(KDIR)" ]] || scripts/kernel/rust-tree "$(KDIR)" "$(TREE)" "$(RUSTC)"
 module: tree ## build cachefiles_ondemand.ko against KDIR
 	$(KBUILD) -j$(shell nproc) modules
 
-.PHONY: erofs
+.PHONY: erofs modules
+EROFS = $(TREE)/erofs/erofs.ko
+MAKE_EROFS = $(TREE_MAKE) M=$(TREE)/erofs -j$(shell nproc) \
+	CONFIG_EROFS_FS_ONDEMAND=y KCFLAGS=-DCONFIG_EROFS_FS_ONDEMAND=1 modules
 erofs: module ## where KDIR's kernel has erofs without the on-demand mode: build one with it, of the kernel's source
 	@[[ -e "$(TREE)/erofs/Makefile" ]] || { echo "$(KDIR) needs no other erofs.ko, or is a kernel with Rust, whose source has it" >&2; exit 1; }
-	$(IN_TREE) M=$(TREE)/erofs -j$(shell nproc) \
-		CONFIG_EROFS_FS_ONDEMAND=y KCFLAGS=-DCONFIG_EROFS_FS_ONDEMAND=1 modules
-	@echo "$(TREE)/erofs/erofs.ko"
+	+@$(MAKE_EROFS)
+	@echo "$(EROFS)"
+modules: module ## the module and, if KDIR's kernel needs another erofs, that
+	+@[[ ! -e "$(TREE)/erofs/Makefile" ]] || $(MAKE_EROFS)
 
 .PHONY: daemon all
 daemon: ## build ondemandd
 	@scripts/programs ondemandd
-all: module daemon ## what make install wants
+all: modules daemon ## what make install wants
 
 .PHONY: install uninstall dkms deb
 install: ## install module, modprobe.d snippet, daemon, its unit and man pages (root; after make all)
@@ -98,9 +105,11 @@ dkms: ## put the module's source below /usr/src, for dkms install (root)
 deb: ## Debian packages of daemon, module and its source, in results/deb (after make all)
 	+@$(INSTALL_ENV) MODULES_INSTALL='$(MODULES_INSTALL)' scripts/deb
 
-INSTALL_ENV = KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
+INSTALL_ENV = EROFS='$(EROFS)' KDIR='$(KDIR)' KVER='$(KVER)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SBINDIR='$(SBINDIR)' \
 	UNITDIR='$(UNITDIR)' SYSCONFDIR='$(SYSCONFDIR)' MODPROBEDIR='$(MODPROBEDIR)' INSTALL_MOD_PATH='$(INSTALL_MOD_PATH)' DAEMON='$(DAEMON)'
-MODULES_INSTALL = $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS) modules_install
+# A distribution's headers are without the key that its own modules are signed with.
+MODULES_INSTALL = $(MAKE) --no-print-directory -C $(TREE) M=$(CURDIR) $(TOOLS) \
+	$(if $(filter-out $(KDIR),$(TREE)),CONFIG_MODULE_SIG_ALL= CONFIG_MODULE_COMPRESS_ALL= INSTALL_MOD_STRIP=1) modules_install
 
 .PHONY: rust-analyzer
 rust-analyzer: tree ## write rust-project.json for editors

@@ -223,7 +223,7 @@ GUEST_PARTS = (
     guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
     guest("versions", "versions of images, replaced in random order", SLICED, _versions(2), 80),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),
-    guest("packages", "make install, make deb, and what follows", SLICED, script(_packages), 70, 2),
+    guest("packages", "make install, make deb, and what follows", SLICED, script(_packages), 70, 2, (*GUEST_BUILDS, "module-stock")),
     guest("exchange", "a store under both modules", SLICED, script(_exchange), 40, EXCHANGE_SLICES),
     guest("boot", "a root file system over fscache, cold and warm", SLICED, script(_boot), 60),
 )  # fmt: skip

@@ -6,6 +6,7 @@
 //! directory a file without a name is written, which is gone at once.
 
 mod cache;
+mod kernel;
 mod worker;
 
 use std::fmt;
@@ -107,8 +108,13 @@ pub fn run(args: &cli::Doctor) -> anyhow::Result<bool> {
     let device = device.unwrap_or_else(|| Device::DEFAULT_PATH.into());
     let run_dir = args.run_dir.clone().or(file.run_dir);
     let run_dir = run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into());
-    checks.push(kernel());
-    checks.push(module());
+    let uname = rustix::system::uname();
+    let system = kernel::System {
+        root: Path::new("/"),
+        release: &uname.release().to_string_lossy(),
+    };
+    checks.push(system.erofs());
+    checks.push(system.module());
     checks.push(device_node(&device));
     checks.push(rights());
     checks.push(holders(&device, &run_dir));
@@ -166,52 +172,6 @@ fn configuration(path: &Path, checks: &mut Vec<Check>) -> ConfigFile {
         ),
     });
     file
-}
-
-fn kernel() -> Check {
-    let uname = rustix::system::uname();
-    let release = uname.release().to_string_lossy().into_owned();
-    let types = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let known = types
-        .lines()
-        .any(|line| line.split_whitespace().last() == Some("erofs"));
-    if known {
-        return Check::good("kernel", format!("Linux {release}, knows erofs"));
-    }
-    let modules = Path::new("/lib/modules")
-        .join(&release)
-        .join("kernel/fs/erofs");
-    if modules.exists() {
-        return Check::note(
-            "kernel",
-            format!("Linux {release}, erofs is not loaded"),
-            "the first mount loads it; or `modprobe erofs`",
-        );
-    }
-    Check::bad(
-        "kernel",
-        format!("Linux {release} without erofs"),
-        "use a kernel with CONFIG_EROFS_FS_ONDEMAND",
-    )
-}
-
-fn module() -> Check {
-    let is_loaded = |name: &str| Path::new("/sys/module").join(name).exists();
-    if is_loaded("cachefiles_ondemand") {
-        return Check::good("module", "cachefiles_ondemand is loaded");
-    }
-    if is_loaded("cachefiles") {
-        return Check::note(
-            "module",
-            "the kernel's own cachefiles is loaded",
-            "it has no --timeout, --fetch or --fill; load cachefiles_ondemand for these",
-        );
-    }
-    Check::bad(
-        "module",
-        "no cachefiles module is loaded",
-        "`modprobe cachefiles_ondemand`",
-    )
 }
 
 fn device_node(path: &Path) -> Check {
