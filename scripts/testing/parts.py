@@ -220,7 +220,7 @@ GUEST_PARTS = (
           _storm(STORM_KILLS, "debug"), 90, STORM_SLICES, DEBUG_BUILDS, smp=True),
     guest("faults", "allocations that fail, debug kernel, then rmmod", SLICED,
           _faults("slab", FAULT_OPERATIONS), 90, FAULT_OPERATIONS, DEBUG_BUILDS),
-    guest("fuzz", "a pure file, fuzzed for a minute", SLICED, script(_fuzz("60")), 65, 4, ("fuzz-targets",)),
+    guest("fuzz", "a pure file, fuzzed for half a minute", SLICED, script(_fuzz("30")), 35, 4, ("fuzz-targets",)),
     guest("versions", "versions of images, replaced in random order", SLICED, _versions(2), 80),
     guest("power-cut", "a store over power cuts", SLICED, script(_power_cut), 50, 2),
     guest("packages", "make install, make deb, and what follows", SLICED, script(_packages), 70, 2, (*GUEST_BUILDS, "module-stock")),
