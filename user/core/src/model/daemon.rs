@@ -11,10 +11,12 @@ use crate::ondemand::answer::Opened;
 use crate::ondemand::delivery::Delivery;
 use crate::ondemand::delivery::Selected;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::queue::More;
 use crate::ondemand::state::State;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 
 /// A message that the daemon has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -361,10 +363,26 @@ impl Sim {
         }
     }
 
-    /// `restore`.
+    /// The numbers, from `from` on, that a hold of the lock of a `restore` has looked at; a walk behind `others` is its rest.
+    pub fn restored_numbers(&self, from: u32, others: usize) -> RangeInclusive<u32> {
+        let Some(More::Restore(next)) = self.pending.get(others) else {
+            return from..=u32::MAX;
+        };
+        from..=next.saturating_sub(1)
+    }
+
+    /// What the daemon has of these may be delivered again.
+    pub(super) fn mark_restored(&mut self, msg_ids: RangeInclusive<u32>) {
+        for held in &mut self.hand {
+            held.restored |= msg_ids.contains(&held.msg_id);
+        }
+    }
+
+    /// `restore`: the first hold of the lock, or all of it.
     pub fn restore(&mut self) {
         self.orphans = false;
         let fault = self.fault;
+        let walks = self.pending.len();
         self.hold(Cause::Restore, |table, fx| {
             if fault != Fault::RestoreNothing {
                 table.restore(fx);
@@ -377,8 +395,6 @@ impl Sim {
                 _ => {}
             }
         });
-        for held in &mut self.hand {
-            held.restored = true;
-        }
+        self.mark_restored(self.restored_numbers(0, walks));
     }
 }

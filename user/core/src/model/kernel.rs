@@ -17,6 +17,7 @@ use super::sim::READ_SIZE;
 use crate::errno::Errno;
 use crate::ondemand::queue::Effects;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::queue::More;
 use crate::ondemand::queue::Request;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::Object;
@@ -236,7 +237,11 @@ impl Sim {
     /// Goes on with the unfinished walk at `index`.
     pub fn resume(&mut self, index: usize) {
         let more = self.pending.remove(index);
+        let others = self.pending.len();
         self.hold(Cause::Resume, |table, fx| table.resume(more, fx));
+        if let More::Restore(from) = more {
+            self.mark_restored(self.restored_numbers(from, others));
+        }
     }
 
     /// Finishes all walks.
@@ -266,8 +271,7 @@ impl Sim {
         if held_back.is_empty() {
             return;
         }
-        self.pending
-            .retain(|more| *more != crate::ondemand::queue::More::Reap(place));
+        self.pending.retain(|more| *more != More::Reap(place));
         let label = self.table.spoil_reopen(place, held_back);
         self.works.extend(label);
     }

@@ -128,18 +128,9 @@ impl Player {
         let others = self.sim.pending.len() - 1;
         self.sim.resume(index);
         if let More::Restore(from) = walk {
-            self.restored(from, others);
+            self.reference
+                .restore(self.sim.restored_numbers(from, others));
         }
-    }
-
-    /// The table has done one hold of the lock of a `restore`, from this number on. `others` were the
-    /// walks beside it; if there is one more now, that is its rest.
-    fn restored(&mut self, from: u32, others: usize) {
-        let end = match self.sim.pending.get(others) {
-            Some(More::Restore(next)) => next.saturating_sub(1),
-            _ => u32::MAX,
-        };
-        self.reference.restore(from..=end);
     }
 
     fn read(&mut self, object: usize) -> Result<(), String> {
@@ -303,7 +294,7 @@ impl Player {
             Event::Restore => {
                 let walks = self.sim.pending.len();
                 self.sim.restore();
-                self.restored(0, walks);
+                self.reference.restore(self.sim.restored_numbers(0, walks));
             }
             Event::Cancel(n) => {
                 let msg_id = pick(&self.numbers(), n)?;
