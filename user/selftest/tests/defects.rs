@@ -11,15 +11,15 @@ const DOCUMENT: &str = include_str!("../../../docs/defects.md");
 
 /// Tests that are no selftests: the pure core's, and those of the store over power cuts.
 const ELSEWHERE: &str = concat!(
-    include_str!("../../core/tests/command.rs"),
-    include_str!("../../core/tests/ext4.rs"),
-    include_str!("../../core/tests/key.rs"),
-    include_str!("../../core/tests/present.rs"),
-    include_str!("../../core/tests/table_deadlines.rs"),
-    include_str!("../../core/tests/table_defects.rs"),
-    include_str!("../../core/tests/table_ends.rs"),
-    include_str!("../../core/tests/table_mutants.rs"),
-    include_str!("../../core/tests/table_protocol.rs"),
+    include_str!("../../core/tests/pure/command.rs"),
+    include_str!("../../core/tests/pure/ext4.rs"),
+    include_str!("../../core/tests/pure/key.rs"),
+    include_str!("../../core/tests/pure/present.rs"),
+    include_str!("../../core/tests/table/deadlines.rs"),
+    include_str!("../../core/tests/table/defects.rs"),
+    include_str!("../../core/tests/table/ends.rs"),
+    include_str!("../../core/tests/table/mutants.rs"),
+    include_str!("../../core/tests/table/protocol.rs"),
     include_str!("../src/store/cut.rs"),
 );
 

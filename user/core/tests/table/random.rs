@@ -2,13 +2,10 @@
 
 //! Random orders of events against the request table's invariants, each step checked.
 
-#[path = "support/random.rs"]
-mod random;
-
+use crate::events::events;
+use crate::events::play;
 use ondemand_core::model::Fault;
 use proptest::prelude::*;
-use random::events;
-use random::play;
 
 proptest! {
     #![proptest_config(ProptestConfig {

@@ -2,9 +2,8 @@
 
 //! Deadlines: what nobody answers in time ends, alone, and what comes late finds nothing (D12, D17, D18).
 
-#[path = "support/story.rs"]
-mod story;
-
+use crate::story::Story;
+use crate::story::ALL;
 use ondemand_core::errno::Errno;
 use ondemand_core::model::daemon::Begun;
 use ondemand_core::ondemand::queue::Effect;
@@ -12,8 +11,6 @@ use ondemand_core::ondemand::queue::Effects;
 use ondemand_core::ondemand::queue::Kind;
 use ondemand_core::ondemand::state::Awaited;
 use ondemand_core::ondemand::state::State;
-use story::Story;
-use story::ALL;
 
 /// So much time passes that the oldest request is due.
 fn expire(story: &mut Story) {

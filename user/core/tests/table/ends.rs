@@ -2,9 +2,8 @@
 
 //! How openings, READs and objects end: by an answer, a drop, a flush or a signal, in each phase.
 
-#[path = "support/story.rs"]
-mod story;
-
+use crate::story::Story;
+use crate::story::ALL;
 use ondemand_core::errno::Errno;
 use ondemand_core::model::daemon::Begun;
 use ondemand_core::ondemand::queue::Kind;
@@ -12,8 +11,6 @@ use ondemand_core::ondemand::queue::Phase;
 use ondemand_core::ondemand::state::Awaited;
 use ondemand_core::ondemand::state::Opening;
 use ondemand_core::ondemand::state::State;
-use story::Story;
-use story::ALL;
 
 #[test]
 fn a_delivered_close_leaves_the_entry_until_its_fd_is_closed() {

@@ -2,13 +2,10 @@
 
 //! Corners of the protocol: wrong answers, older fds, turns, and the end of the numbers.
 
-#[path = "support/story.rs"]
-mod story;
-
+use crate::story::Story;
+use crate::story::ALL;
 use ondemand_core::errno::Errno;
 use ondemand_core::ondemand::state::State;
-use story::Story;
-use story::ALL;
 
 #[test]
 fn an_fd_that_an_error_answer_left_behind_changes_nothing_when_it_closes() {

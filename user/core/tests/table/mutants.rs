@@ -3,17 +3,14 @@
 //! The checks can fail: each broken rule of the surroundings is found by the same random orders of
 //! events that find nothing when no rule is broken.
 
-#[path = "support/random.rs"]
-mod random;
-
+use crate::events::events;
+use crate::events::play;
 use ondemand_core::model::Fault;
 use proptest::test_runner::Config;
 use proptest::test_runner::RngAlgorithm;
 use proptest::test_runner::TestError;
 use proptest::test_runner::TestRng;
 use proptest::test_runner::TestRunner;
-use random::events;
-use random::play;
 
 /// Plays up to 400 orders, always the same ones, and tells what was found.
 fn first_violation(fault: Fault) -> Option<String> {

@@ -2,16 +2,13 @@
 
 //! `restore`: what was delivered and is unanswered is delivered again.
 
-#[path = "support/story.rs"]
-mod story;
-
+use crate::story::Story;
+use crate::story::ALL;
 use ondemand_core::errno::Errno;
 use ondemand_core::model::daemon::Begun;
 use ondemand_core::ondemand::queue::Kind;
 use ondemand_core::ondemand::queue::Phase;
 use ondemand_core::ondemand::state::State;
-use story::Story;
-use story::ALL;
 
 #[test]
 fn an_open_whose_fd_is_closed_is_delivered_again() {

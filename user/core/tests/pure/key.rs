@@ -25,7 +25,7 @@ fn from_hex(text: &str) -> Vec<u8> {
 }
 
 fn vectors() -> Vec<Vector> {
-    let table = include_str!("../testdata/keys.tsv");
+    let table = include_str!("../../testdata/keys.tsv");
     let lines = table.lines().filter(|line| !line.starts_with('#'));
     let vectors: Vec<_> = lines
         .map(|line| {

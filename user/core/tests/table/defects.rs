@@ -3,9 +3,8 @@
 //! Defects of the C module as stories with a known end. A name begins with the defect's number in
 //! `docs/defects.md`.
 
-#[path = "support/story.rs"]
-mod story;
-
+use crate::story::Story;
+use crate::story::ALL;
 use ondemand_core::errno::Errno;
 use ondemand_core::model::daemon::Begun;
 use ondemand_core::model::sim::SMALL_ROOM;
@@ -13,8 +12,6 @@ use ondemand_core::ondemand::queue::Kind;
 use ondemand_core::ondemand::queue::Phase;
 use ondemand_core::ondemand::state::Awaited;
 use ondemand_core::ondemand::state::State;
-use story::Story;
-use story::ALL;
 
 #[test]
 fn d5_a_delivered_read_comes_again_when_its_fd_is_closed() {

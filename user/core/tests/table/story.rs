@@ -17,10 +17,6 @@ pub(crate) const ALL: usize = usize::MAX;
 /// A story that checks the invariants at each step that it takes through here.
 pub(crate) struct Story(pub(crate) Sim);
 
-#[allow(
-    dead_code,
-    reason = "each file of tests tells stories with its own part of the words"
-)]
 impl Story {
     pub(crate) fn new() -> Self {
         Story(Sim::new(Fault::None))
