@@ -95,7 +95,7 @@ def _tool(c, name, *words, kind="base"):
 
 
 def _demo(c, _index):
-    return [*_tool(c, "demo", "--ktap", kind="stock"), "--bin", c.bin]
+    return [*_tool(c, "demo", "--ktap", "--small", kind="stock"), "--bin", c.bin]
 
 
 def _demo_of_users(c, _index):
@@ -178,11 +178,11 @@ def _storm(kills, kind, *serve):
 EXCHANGE_SLICES = 4
 # One operation a slice; the seconds after which one is ended on the reference machine.
 FAULT_OPERATIONS, FAULT_LONGEST = 13, 1800
-DEBUG_SLICES = 20
+DEBUG_SLICES = 24
 # 2,000 points in all.
 REORDER_SLICES, REORDER_POINTS = 20, 100
 REORDER_MODES = tuple((file_system, fill) for file_system in ("ext4", "xfs") for fill in ("direct", "buffered"))
-STORM_SLICES, STORM_KILLS = 20, 25
+STORM_SLICES, STORM_KILLS = 25, 20
 MODEL_SLICES = 16
 MODES = {"buffered": "fill buffered", "fetch": "fetch 4096", "batch": "batch 16"}
 BUSES = ("virtio", "scsi", "nvme")
@@ -212,7 +212,7 @@ GUEST_PARTS = (
     guest("selftests-smack", "selftests with Smack", TEST, Selftests(1, smack=True), 25),
     guest("reorder", "a loss of power with a disk that reorders its writes, 50 points", TEST,
           script(lambda c, index: _reorder(c, index, "--seed", str(c.seed))), 60, repeat=False),
-    guest("demo", "make demo: four readers, the daemon killed, Debian's own kernel", TEST, script(_demo), 90, needs=STOCK_BUILDS),
+    guest("demo", "make demo with small images, on Debian's own kernel", TEST, script(_demo), 90, needs=STOCK_BUILDS),
     *(daemon(name, "", "the daemon", TEST) for name in DAEMON_SCRIPTS),
     guest("selftests-debug", "selftests, debug kernel, then rmmod", SLICED,
           Selftests(DEBUG_SLICES, "debug"), 90, DEBUG_SLICES, DEBUG_BUILDS, smp=True),
@@ -241,8 +241,8 @@ SOAK_PARTS = (
     *(guest(f"selftests-debug-{mode}", f"selftests, debug kernel, {command}", SOAK,
             Selftests(DEBUG_SLICES, "debug", setup=(command,)), 90, DEBUG_SLICES, DEBUG_BUILDS)
       for mode, command in MODES.items()),
-    *(guest(f"storm-debug-{mode}", f"a storm of {STORM_KILLS} kills, debug kernel, {option}", SOAK,
-            _storm(STORM_KILLS, "debug", option), 150, 4, DEBUG_BUILDS)
+    *(guest(f"storm-debug-{mode}", f"a storm of 25 kills, debug kernel, {option}", SOAK,
+            _storm(25, "debug", option), 150, 4, DEBUG_BUILDS)
       for mode, option in STORM_MODES.items()),
     guest("demo-rust", "make demo KERNEL=rust, with what it builds", SOAK, script(_demo_of_users), 300, needs=("module",)),
     guest("storm", "a storm of 500 kills, base kernel", SOAK, _storm(500, "base"), 200, 20),
