@@ -2,6 +2,7 @@
 
 //! fscache's door: what it asks of a cache, passed to the rooms that do it.
 
+use crate::cache::volume::Volume;
 use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
@@ -13,7 +14,6 @@ use crate::fscache::volume::VolumeCookie;
 use crate::io::CacheReads;
 use crate::kcompat::print::ratelimit;
 use crate::object::Object;
-use crate::volume::Volume;
 use kernel::prelude::*;
 use kernel::str::BStr;
 use kernel::sync::Arc;

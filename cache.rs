@@ -6,6 +6,12 @@
 //! it, whatever else still holds the cache in memory, is in [`Live`]: the claim on fscache's name,
 //! and the pins on the store's mount and directories.
 
+pub(crate) mod culling;
+pub(crate) mod setup;
+pub(crate) mod volume;
+
+use crate::cache::setup::Setup;
+use crate::cache::volume::Volume;
 use crate::daemon::command::Fill;
 use crate::daemon::Daemon;
 use crate::errno::Errno;
@@ -13,21 +19,19 @@ use crate::fscache::backend::Attachment;
 use crate::fscache::cache::CacheCookie;
 use crate::fscache::stats;
 use crate::fscache::volume::VolumeCookie;
-use crate::identity::Version;
 use crate::kcompat::print::ratelimit;
 use crate::ondemand::engine::Engine;
-use crate::probe;
-use crate::setup::Setup;
-use crate::space::Account;
-use crate::space::Need;
 use crate::stop_points::Place;
+use crate::store::identity::Version;
+use crate::store::probe;
+use crate::store::space::Account;
+use crate::store::space::Need;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::path::Path;
 use crate::vfs::path::Space;
 use crate::vfs::security;
 use crate::vfs::superblock::FsKind;
-use crate::volume::Volume;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
 use kernel::new_condvar;

@@ -2,9 +2,11 @@
 
 //! Reading objects, and filling them.
 //!
-//! A reader makes sure that the span it wants has no [hole](crate::holes), asking the daemon for each, and
+//! A reader makes sure that the span it wants has no [hole](crate::io::holes), asking the daemon for each, and
 //! reads directly from the file then. A hole that is missed would be read as zeros, so the span is looked
 //! at again after every answer, to its end.
+
+pub(crate) mod holes;
 
 use crate::cache::Cache;
 use crate::cache::PAGE;
@@ -13,16 +15,16 @@ use crate::fscache::netfs::Operations;
 use crate::fscache::netfs::Source;
 use crate::fscache::stats;
 use crate::fscache::termination::Termination;
-use crate::holes::Span;
+use crate::io::holes::Span;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::types::ARef;
-use crate::namei;
 use crate::object::Current;
 use crate::object::Object;
-use crate::space::Need;
 use crate::stop_points::Place;
+use crate::store::namei;
+use crate::store::space::Need;
 use crate::vfs::page_cache;
 use crate::vfs::store_file;
 use crate::vfs::store_file::Extent;

@@ -11,10 +11,10 @@
 //! refused wherever the base was guessed, `debug` alone takes hexadecimal too.
 
 use crate::errno::Errno;
-use crate::identity::Token;
-use crate::identity::Version;
-use crate::limits::Mark;
-use crate::limits::Resource;
+use crate::store::identity::Token;
+use crate::store::identity::Version;
+use crate::store::limits::Mark;
+use crate::store::limits::Resource;
 
 /// The longest command in bytes, its newline included. The caller refuses a longer write with
 /// `EOPNOTSUPP` before it copies anything.
@@ -47,7 +47,7 @@ pub enum Command<'a> {
         resource: Resource,
         /// The word `run`, `cull` or `stop`.
         mark: Mark,
-        /// In `0..=99`; the order of the three marks is [`Limits`](crate::limits::Limits)' affair.
+        /// In `0..=99`; the order of the three marks is [`Limits`](crate::store::limits::Limits)' affair.
         percent: u8,
     },
     /// `bind` or `bind ondemand`: put the cache into service.

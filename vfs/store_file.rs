@@ -5,9 +5,9 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use crate::bindings;
-use crate::identity::FileId;
 use crate::kcompat::fs::File;
 use crate::kcompat::types::ARef;
+use crate::store::identity::FileId;
 use crate::vfs::cred::Credentials;
 use crate::vfs::in_use::Mark;
 use crate::vfs::page_cache;

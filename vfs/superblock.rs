@@ -8,9 +8,9 @@
 
 use crate::bindings;
 use crate::errno::Errno;
-use crate::ext4::SUPERBLOCK_SIZE;
-use crate::ext4::SUPERBLOCK_START;
 use crate::kcompat::str::to_bytes;
+use crate::store::ext4::SUPERBLOCK_SIZE;
+use crate::store::ext4::SUPERBLOCK_START;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::page::PAGE_SIZE;

@@ -7,8 +7,8 @@
 
 use crate::cache::PAGE;
 use crate::errno::Errno;
-use crate::ext4;
 use crate::kcompat::iov::KernelSource;
+use crate::store::ext4;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::page_cache;

@@ -7,17 +7,17 @@
 //!
 //! Locking: `dirs` is held while a directory is opened or made: it may wait for the disk.
 
+use crate::cache::culling;
 use crate::cache::Cache;
 use crate::cache::Live;
-use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
 use crate::fscache::volume::VolumeCookie;
-use crate::key;
-use crate::space::Need;
 use crate::stop_points::Place;
+use crate::store::key;
+use crate::store::space::Need;
+use crate::store::xattr;
 use crate::vfs::dir::PinnedDir;
-use crate::xattr;
 use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::sync::Arc;

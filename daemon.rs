@@ -18,6 +18,7 @@
 pub(crate) mod command;
 mod look;
 
+use crate::cache::setup::Setup;
 use crate::cache::Cache;
 use crate::daemon::command::Command;
 use crate::daemon::command::CopenAnswer;
@@ -30,13 +31,12 @@ use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
 use crate::kcompat::time::jiffies;
 use crate::kcompat::workqueue::OwnedQueue;
-use crate::limits::Level;
 use crate::ondemand::device_read::Buffer;
 use crate::ondemand::engine::Engine;
-use crate::setup::Setup;
 #[cfg(ondemand_stop_points)]
 use crate::stop_points::control::Stops;
 use crate::stop_points::Place;
+use crate::store::limits::Level;
 use crate::vfs::cred::is_admin;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;

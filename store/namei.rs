@@ -6,28 +6,28 @@
 //! the store always stands for a file whose attributes are set. Called with the cache's credentials in
 //! force.
 
+use crate::cache::culling;
+use crate::cache::volume::Volume;
 use crate::cache::Cache;
 use crate::cache::Live;
 use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
-use crate::identity::Match;
-use crate::identity::Token;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
 use crate::object::Bound;
 use crate::object::Object;
 use crate::object::Stored;
-use crate::space::Need;
 use crate::stop_points::Place;
+use crate::store::contents::Contents;
+use crate::store::identity::Match;
+use crate::store::identity::Token;
+use crate::store::space::Need;
+use crate::store::xattr;
 use crate::vfs::dir::Entry;
 use crate::vfs::removal;
 use crate::vfs::store_file::StoreFile;
-use crate::volume::Volume;
-use crate::xattr;
 use kernel::prelude::*;
 use kernel::str::BStr;
 use kernel::sync::Arc;

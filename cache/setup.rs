@@ -4,7 +4,7 @@
 //! become, how long it waits, how much it is asked for and at once, whether it tells versions.
 
 use crate::daemon::command::Fill;
-use crate::limits::Limits;
+use crate::store::limits::Limits;
 use crate::vfs::security::SecurityId;
 use kernel::prelude::*;
 use kernel::str::CStr;

@@ -13,9 +13,9 @@
 //! Locking: the list is not locked while a file is written.
 
 use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::holes;
+use crate::io::holes;
 use crate::kcompat::fs::File;
+use crate::store::contents::Contents;
 use crate::vfs::page_cache;
 use crate::vfs::store_file;
 use crate::vfs::store_io::Way;

@@ -3,8 +3,8 @@
 //! The holes of an object: what has to be asked for.
 
 use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::namei;
+use crate::store::contents::Contents;
+use crate::store::namei;
 use crate::vfs::store_file::Extent;
 use core::ops::Range;
 use kernel::prelude::*;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attributes on disk. `user.CacheFiles.cache`: `coherency.rs` says what is in it. Files without
-//! it, or with another, are stale: they are replaced. `user.CacheFiles.identity`, of files alone: `identity.rs`.
+//! The attributes on disk. `user.CacheFiles.cache`: `store/coherency.rs` says what is in it. Files without
+//! it, or with another, are stale: they are replaced. `user.CacheFiles.identity`, of files alone: `store/identity.rs`.
 
-use crate::coherency;
 use crate::errno::Errno;
-use crate::identity;
-use crate::identity::Match;
-use crate::identity::Token;
+use crate::store::coherency;
+use crate::store::identity;
+use crate::store::identity::Match;
+use crate::store::identity::Token;
 use crate::vfs::path::Path;
 use crate::vfs::store_file::StoreFile;
 use crate::vfs::xattr;

@@ -6,19 +6,18 @@
 //! ends with `withdraw_cookie`. Its on-demand half lives on as long as an anonymous fd names it, so
 //! that a daemon that is slow to close an fd does not hold up a remount.
 //!
-//! Locking: `store` is held while the file is checked, replaced or committed ([`store`]): it may wait
+//! Locking: `store` is held while the file is checked, replaced or committed ([`validate`]): it may wait
 //! for the disk, never for a daemon. `current` is a spinlock inside it, for those who only need the
 //! file.
 
-mod settle;
-mod store;
+mod validate;
+mod writeback;
 
+use crate::cache::volume::Volume;
 use crate::cache::Cache;
-use crate::contents::Contents;
 use crate::errno::Errno;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
-use crate::identity::Token;
 use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::fmt;
 use crate::kcompat::fs::File;
@@ -26,12 +25,13 @@ use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
 use crate::kcompat::types::ARef;
-use crate::key;
-use crate::key::FileName;
 use crate::ondemand::message::Message;
 use crate::stop_points::Place;
+use crate::store::contents::Contents;
+use crate::store::identity::Token;
+use crate::store::key;
+use crate::store::key::FileName;
 use crate::vfs::store_file::StoreFile;
-use crate::volume::Volume;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
