@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Which module of the kernel crate imports which.
+
+A module is a tuple of names, the crate's root is (). An import is any path that begins with `crate`, `$crate`,
+`self` or `super`, in a `use` or elsewhere. What a module reaches without a path, by a method of a type that it
+was given, is no import.
+"""
+
+import re
+
+from . import rust_text
+
+ROOT_FILE = "cachefiles_ondemand.rs"
+_PATH = re.compile(r"(?<![\w:])(?:\$?crate|self|super)(?:\s*::\s*(?:super\b|[A-Za-z_]\w*|[{*]))+")
+_INLINE = re.compile(r"\bmod\s+\w+\s*\{")
+
+
+def module_of(path):
+    if path == ROOT_FILE:
+        return ()
+    return tuple(path.removesuffix(".rs").removesuffix("/mod").split("/"))
+
+
+def _inline_ranges(code):
+    """(begin, end) of the bodies of modules within a file."""
+    found = []
+    for match in _INLINE.finditer(code):
+        depth = 1
+        at = match.end()
+        while at < len(code) and depth:
+            depth += (code[at] == "{") - (code[at] == "}")
+            at += 1
+        found.append((match.end(), at))
+    return found
+
+
+def imports(module, text):
+    """(line, path) of each import, the path from the crate's root; None for one that cannot be told."""
+    code = "\n".join(rust_text.code_lines(text))
+    inline = _inline_ranges(code)
+    for match in _PATH.finditer(code):
+        line = code.count("\n", 0, match.start()) + 1
+        words = [word for word in re.split(r"\s*::\s*", match.group()) if word]
+        first, rest = words[0], words[1:]
+        base = [] if first.endswith("crate") else list(module)
+        # A module within the file has no place of its own: the first `super` leads to the file.
+        depth = sum(begin <= match.start() < end for begin, end in inline)
+        ups = (first == "super") + sum(word == "super" for word in rest)
+        for _ in range(max(ups - depth, 0)):
+            base = base[:-1]
+        rest = [word for word in rest if word != "super"]
+        if rest and rest[-1] == "{":
+            yield line, None
+        else:
+            yield line, tuple(base + [word for word in rest if word != "*"])
+
+
+def graph(texts):
+    """{module: {module that it imports: line}} for {path: text}, and (path, line) of what cannot be told."""
+    modules = {module_of(path): path for path in texts}
+    edges, unclear = {}, []
+    for path, text in texts.items():
+        module = module_of(path)
+        found = edges.setdefault(module, {})
+        for line, target in imports(module, text):
+            if target is None:
+                unclear.append((path, line))
+                continue
+            item = target
+            while target and target not in modules:
+                target = target[:-1]
+            # The crate's own item, of `module!`.
+            if item == ("THIS_MODULE",):
+                continue
+            if target != module:
+                found.setdefault(target, line)
+    return edges, modules, unclear
+
+
+def _strong(nodes, edges):
+    """The sets of more than one node each of which leads to all others of its set."""
+
+    def reach(start):
+        seen, todo = set(), [start]
+        while todo:
+            for target in edges.get(todo.pop(), ()):
+                if target not in seen:
+                    seen.add(target)
+                    todo.append(target)
+        return seen
+
+    reached = {node: reach(node) for node in nodes}
+    found = []
+    for node in sorted(nodes):
+        ring = {other for other in reached[node] if node in reached[other]}
+        if len(ring) > 1 and ring not in found:
+            found.append(ring)
+    return found
+
+
+def cycles(edges):
+    """Cycles among the modules of one folder, each standing for all below it, as
+    [(names, [(from, to, line)])]. A folder's own module and those in it may import one another."""
+    parents = {module[:depth] for module in edges for depth in range(len(module))}
+    found = []
+    for parent in sorted(parents):
+        depth = len(parent)
+        between = {}
+        for module, targets in edges.items():
+            for target, line in targets.items():
+                if module[:depth] != parent or target[:depth] != parent or depth in (len(module), len(target)):
+                    continue
+                a, b = module[: depth + 1], target[: depth + 1]
+                if a != b:
+                    between.setdefault(a, {}).setdefault(b, []).append((module, target, line))
+        nodes = set(between) | {b for targets in between.values() for b in targets}
+        for ring in _strong(nodes, between):
+            steps = [step for a in ring for b, all_steps in between.get(a, {}).items() if b in ring for step in all_steps]
+            found.append(("::".join(parent) or "crate", sorted("::".join(n) for n in ring), sorted(steps)))
+    return found
