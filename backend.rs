@@ -9,7 +9,7 @@ use crate::fscache::backend::Attachment;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
-use crate::fscache::netfs::CacheResources;
+use crate::fscache::resources::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::io::CacheReads;
 use crate::kcompat::print::ratelimit;
