@@ -10,10 +10,10 @@ use crate::daemon::Daemon;
 use crate::daemon::Pin;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
-use crate::kcompat::tracepoint;
 use crate::kcompat::types::ARef;
 use crate::object::Object;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::trace;
 use crate::stop_points::Place;
 use crate::vfs::anon_inode;
 use crate::vfs::anon_inode::AnonFile;
@@ -105,7 +105,7 @@ impl AnonFile for Private {
         let engine = object.cache().engine();
         engine.run(|table, fx| {
             table.read_complete(number, *object_id, msg_id, fx)?;
-            tracepoint::answer(msg_id, *object_id, Kind::Read { off: 0, len: 0 }, 0);
+            trace::answer(msg_id, *object_id, Kind::Read { off: 0, len: 0 }, 0);
             Ok(())
         })
     }

@@ -5,7 +5,6 @@
 use crate::errno::Errno;
 use crate::kcompat::fs::FileDescriptorReservation;
 use crate::kcompat::fs::O_CLOEXEC;
-use crate::kcompat::tracepoint;
 use crate::kcompat::uaccess;
 use crate::ondemand::anon_fd::NewFile;
 use crate::ondemand::delivery;
@@ -15,6 +14,7 @@ use crate::ondemand::engine::Kernel;
 use crate::ondemand::message;
 use crate::ondemand::message::Message;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::trace;
 use crate::stop_points::Place;
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
@@ -120,7 +120,7 @@ impl Engine {
             let shown = table.delivered(delivery, fx);
             if shown {
                 let (msg_id, object_id) = (delivery.msg_id, delivery.object_id);
-                tracepoint::deliver(delivery.object, msg_id, object_id, delivery.kind);
+                trace::deliver(delivery.object, msg_id, object_id, delivery.kind);
             }
             shown
         })

@@ -12,22 +12,22 @@ use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::time::jiffies;
 use crate::kcompat::time::seconds_in_jiffies;
-use crate::kcompat::tracepoint;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::kcompat::xarray;
 use crate::object::Object;
 use crate::ondemand::answer::Opened;
 use crate::ondemand::fetch::Fetches;
 use crate::ondemand::message;
+use crate::ondemand::queue;
 use crate::ondemand::queue::Effect;
 use crate::ondemand::queue::Effects;
 use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Request;
-use crate::ondemand::state;
 use crate::ondemand::state::Awaited;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Refused;
+use crate::ondemand::trace;
 use crate::ondemand::waiter::Ticket;
 use crate::ondemand::waiter::Waiter;
 use crate::stop_points::Place;
@@ -47,10 +47,10 @@ impl Env for Kernel {
     type Ticket = Ticket;
     type Handle = Arc<Object>;
     type Requests = xarray::Values<Request<Self>>;
-    type Objects = xarray::Values<state::Object<Self>>;
+    type Objects = xarray::Values<queue::Entry<Self>>;
 
     fn state_changed(object: &Arc<Object>, from: State, to: State) {
-        tracepoint::state(object.number(), from, to);
+        trace::state(object.number(), from, to);
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) type Prepared = (xarray::Reservation<Request<Kernel>>, KBox<Request<K
 /// request.
 fn trace_enqueued(object: u32, kind: Kind, queued: &Result<u32, Refused<Kernel>>) {
     if let Ok(msg_id) = queued {
-        tracepoint::enqueue(object, *msg_id, kind);
+        trace::enqueue(object, *msg_id, kind);
     }
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct Engine {
     #[pin]
     table: SpinLock<Table>,
     requests: xarray::Reserver<Request<Kernel>>,
-    objects: xarray::Reserver<state::Object<Kernel>>,
+    objects: xarray::Reserver<queue::Entry<Kernel>>,
     /// Daemon threads that poll the device.
     #[pin]
     daemons: WaitQueue,
@@ -175,7 +175,12 @@ impl Engine {
         match effect {
             Effect::Complete(request, outcome) => self.complete(request, outcome),
             Effect::Expire(request, object) => {
-                tracepoint::expire(&object, &request);
+                trace::expire(
+                    object.volume_key(),
+                    object.name(),
+                    request.msg_id(),
+                    request.kind,
+                );
                 // A READ's reader says so itself.
                 if request.kind == Kind::Open && ratelimit() {
                     pr_warn!("{}: OPEN: no answer in time: ETIMEDOUT\n", object);
@@ -195,7 +200,7 @@ impl Engine {
     /// Tells all who wait for a request that it has ended.
     fn complete(&self, request: KBox<Request<Kernel>>, outcome: Result<(), Errno>) {
         let error = outcome.err().map_or(0, Errno::to_raw);
-        tracepoint::complete(request.msg_id(), request.object_id(), request.kind, error);
+        trace::complete(request.msg_id(), request.object_id(), request.kind, error);
         match &request.ticket {
             Ticket::Nobody => {}
             Ticket::Reader(waiter) => waiter.end(error),
@@ -221,7 +226,7 @@ impl Engine {
     /// `ENOMEM`.
     pub(crate) fn admit(&self, object: &Arc<Object>) -> Result<u32> {
         let place = self.objects.reserve()?;
-        let entry = KBox::new(state::Object::new(object.clone()), GFP_KERNEL)?;
+        let entry = KBox::new(queue::Entry::new(object.clone()), GFP_KERNEL)?;
         object.set_number(place.id());
         Ok(self.table.lock().admit(place, entry))
     }
@@ -305,7 +310,7 @@ impl Engine {
         let request = self.table.lock().cancel(msg_id);
         if let Some(request) = request {
             let (object_id, kind) = (request.object_id(), request.kind);
-            tracepoint::complete(msg_id, object_id, kind, Errno::EINTR.to_raw());
+            trace::complete(msg_id, object_id, kind, Errno::EINTR.to_raw());
         }
     }
 
@@ -344,7 +349,7 @@ impl Engine {
         drop(self.run(|table, fx| {
             let unused = table.drop_object(number, close, fx);
             if let (Some(msg_id), None) = (msg_id, &unused) {
-                tracepoint::enqueue(number, msg_id, placeholder);
+                trace::enqueue(number, msg_id, placeholder);
             }
             unused
         }));
@@ -368,7 +373,7 @@ impl Engine {
             let object_id = table.delivered_as(msg_id);
             let opened = table.copen(msg_id, answer.map(|_| ()), fx);
             if opened.as_ref().err() != Some(&Errno::EINVAL) {
-                tracepoint::answer(msg_id, object_id, Kind::Open, result);
+                trace::answer(msg_id, object_id, Kind::Open, result);
             }
             opened
         })

@@ -81,5 +81,11 @@ pub(crate) mod device_read;
 pub(crate) mod engine;
 pub(crate) mod expiry;
 pub(crate) mod fetch;
+pub(crate) mod places;
 pub(crate) mod reopen;
+pub(crate) mod trace;
 pub(crate) mod waiter;
+
+kernel::static_assert!(message::HEADER == crate::abi::SIZEOF_MSG);
+kernel::static_assert!(message::OPEN_BODY == crate::abi::SIZEOF_OPEN);
+kernel::static_assert!(message::READ_BODY == crate::abi::SIZEOF_READ);

@@ -65,7 +65,7 @@ pub(crate) fn check_maps_after_writing(root: &Path) -> Result {
     let lacks = match root.kind() {
         FsKind::Ext4 => {
             let mounted = ext4::Mounted {
-                superblock: &root.ext4_superblock()?,
+                superblock: &root.ext4_device_bytes(ext4::SUPERBLOCK_START)?,
                 options: &root.options()?,
                 as_ext4: root.is_of_type(kernel::c_str!("ext4")),
             };

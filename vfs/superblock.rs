@@ -9,8 +9,6 @@
 use crate::bindings;
 use crate::errno::Errno;
 use crate::kcompat::str::to_bytes;
-use crate::store::ext4::SUPERBLOCK_SIZE;
-use crate::store::ext4::SUPERBLOCK_START;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::page::PAGE_SIZE;
@@ -75,15 +73,15 @@ impl Path {
         Ok(shown)
     }
 
-    /// The superblock of an ext4, which has it in memory.
+    /// `SIZE` bytes of the block device of an ext4 from `start` on, within one block. Its superblock is in memory.
     ///
     /// # Errors
     ///
     /// `EIO` if it cannot be read.
-    pub(crate) fn ext4_superblock(&self) -> Result<[u8; SUPERBLOCK_SIZE]> {
+    pub(crate) fn ext4_device_bytes<const SIZE: usize>(&self, start: usize) -> Result<[u8; SIZE]> {
         let block_size = self.superblock().s_blocksize;
-        let (block, offset) = (SUPERBLOCK_START / block_size, SUPERBLOCK_START % block_size);
-        let mut copy = [0; SUPERBLOCK_SIZE];
+        let (block, offset) = (start / block_size, start % block_size);
+        let mut copy = [0; SIZE];
         if offset + copy.len() > block_size {
             return Err(EIO);
         }
