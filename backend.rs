@@ -39,7 +39,7 @@ impl Backend for Cache {
     }
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {
-        Object::lookup(&volume.into(), cookie).inspect_err(|error| {
+        volume.cache().lookup(&volume, cookie).inspect_err(|error| {
             // A netfs that is not served was told of once, an object without a file by itself.
             if *error != Errno::EOPNOTSUPP.into() && ratelimit() {
                 pr_err!("object '{}': {:?}\n", BStr::from_bytes(cookie.key()), error);

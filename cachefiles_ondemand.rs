@@ -71,7 +71,7 @@ impl kernel::Module for CachefilesOndemand {
         #[cfg(ondemand_stop_points)]
         let _stop_points = {
             let name = kernel::c_str!("cachefiles_stop_points");
-            let stops = device.stops().clone();
+            let stops = device.stops().control().clone();
             KBox::pin_init(MiscDeviceRegistration::register(name, stops), GFP_KERNEL)?
         };
         let registration = MiscDeviceRegistration::register(name, device);

@@ -15,6 +15,7 @@ use crate::store::identity::Token;
 use crate::store::identity::Version;
 use crate::store::limits::Mark;
 use crate::store::limits::Resource;
+pub use crate::store::options::Fill;
 
 /// The longest command in bytes, its newline included. The caller refuses a longer write with
 /// `EOPNOTSUPP` before it copies anything.
@@ -78,16 +79,6 @@ pub enum Command<'a> {
     Fill(Fill),
     /// `identity on`: a `copen` may tell a token.
     Identity,
-}
-
-/// How what a daemon writes gets to the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fill {
-    /// At once.
-    #[default]
-    Direct,
-    /// Small writes through the page cache, and soon after.
-    Buffered,
 }
 
 /// How a cache serves its readers.

@@ -9,10 +9,10 @@
 //! Locking: `map` is a leaf, held for one chunk.
 
 use self::filling::Fills;
-use crate::cache::PAGE;
 use crate::kcompat::alloc;
 use crate::kcompat::fs::File;
 use crate::kcompat::print::Once;
+use crate::store::pages::PAGE;
 use crate::store::present;
 use crate::store::present::Chunk;
 use crate::store::present::Chunks;

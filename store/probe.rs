@@ -5,10 +5,10 @@
 //! A file system that tells holes wrongly would have zeros read for data that was never fetched, so
 //! what it claims is not enough: a file is made, and looked at.
 
-use crate::cache::PAGE;
 use crate::errno::Errno;
 use crate::kcompat::iov::KernelSource;
 use crate::store::ext4;
+use crate::store::pages::PAGE;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::page_cache;

@@ -98,23 +98,35 @@ def _strong(nodes, edges):
     return found
 
 
-def cycles(edges):
-    """Cycles among the modules of one folder, each standing for all below it, as
-    [(names, [(from, to, line)])]. A folder's own module and those in it may import one another."""
-    parents = {module[:depth] for module in edges for depth in range(len(module))}
-    found = []
-    for parent in sorted(parents):
+def _folders(edges):
+    """(folder, {module in it: {module in it that it imports: [(from, to, line)]}}), each module standing for all
+    below it."""
+    for parent in sorted({module[:depth] for module in edges for depth in range(len(module))}):
         depth = len(parent)
-        between = {}
+        inside = {m[: depth + 1]: {} for m in edges if m[:depth] == parent and len(m) > depth}
         for module, targets in edges.items():
             for target, line in targets.items():
-                if module[:depth] != parent or target[:depth] != parent or depth in (len(module), len(target)):
-                    continue
                 a, b = module[: depth + 1], target[: depth + 1]
-                if a != b:
-                    between.setdefault(a, {}).setdefault(b, []).append((module, target, line))
-        nodes = set(between) | {b for targets in between.values() for b in targets}
-        for ring in _strong(nodes, between):
-            steps = [step for a in ring for b, all_steps in between.get(a, {}).items() if b in ring for step in all_steps]
-            found.append(("::".join(parent) or "crate", sorted("::".join(n) for n in ring), sorted(steps)))
-    return found
+                if a in inside and b in inside and a != b:
+                    inside[a].setdefault(b, []).append((module, target, line))
+        yield parent, inside
+
+
+def cycles(edges):
+    """Cycles among the modules of one folder, as (folder, names, [(from, to, line)]). A folder's own module and those
+    in it may import one another."""
+    for parent, inside in _folders(edges):
+        for ring in _strong(inside, inside):
+            steps = [step for a in ring for b, found in inside[a].items() if b in ring for step in found]
+            yield "::".join(parent) or "crate", sorted("::".join(name) for name in ring), sorted(steps)
+
+
+def listing(edges):
+    """A line a module, folder by folder, a module before those that it imports."""
+    for _, inside in _folders(edges):
+        left = dict(inside)
+        while left:
+            imported = {b for targets in left.values() for b in targets if b in left}
+            for name in sorted(set(left) - imported) or sorted(left):
+                targets = sorted("::".join(b) for b in left.pop(name))
+                yield f"{'::'.join(name)}: {' '.join(targets)}".rstrip(": ")

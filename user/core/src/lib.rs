@@ -29,6 +29,7 @@ pub mod store {
     pub mod identity;
     pub mod key;
     pub mod limits;
+    pub mod options;
     pub mod present;
 }
 pub use store::coherency;
