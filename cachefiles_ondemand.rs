@@ -60,7 +60,7 @@ struct CachefilesOndemand {
 impl kernel::Module for CachefilesOndemand {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let name = kcompat::module_param::device_name();
-        if vfs::path::misc_device_exists(name)? {
+        if kcompat::miscdevice::misc_device_exists(name)? {
             pr_err!(
                 "a device '{}' exists: unload the module that has it (cachefiles?), or load this one with device_name=OTHER\n",
                 name

@@ -3,8 +3,8 @@
 //! `read` of the device: one message a call, or with `batch COUNT` up to so many.
 
 use crate::errno::Errno;
-use crate::kcompat::fs::FileDescriptorReservation;
-use crate::kcompat::fs::O_CLOEXEC;
+use crate::kcompat::fd::FileDescriptorReservation;
+use crate::kcompat::fd::O_CLOEXEC;
 use crate::kcompat::uaccess;
 use crate::ondemand::anon_fd::NewFile;
 use crate::ondemand::client::Client;

@@ -4,8 +4,8 @@
 
 use crate::kcompat::str::to_bytes;
 use crate::kcompat::time::real_seconds;
+use crate::vfs::dentry::Dentry;
 use crate::vfs::dir::PinnedDir;
-use crate::vfs::path::Dentry;
 use crate::vfs::removal;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;

@@ -7,7 +7,7 @@
 use crate::store::limits::Level;
 use crate::store::limits::Limits;
 use crate::store::limits::Marks;
-use crate::vfs::path::Space;
+use crate::vfs::superblock::Space;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 
