@@ -35,7 +35,7 @@ impl Backend for Cache {
     }
 
     fn free_volume(volume: ArcBorrow<'_, Volume>) -> Option<Attachment<Self>> {
-        volume.cache().detach(volume.number())
+        volume.cache().volumes().detach(volume.number())
     }
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {

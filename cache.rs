@@ -9,14 +9,14 @@
 pub(crate) mod culling;
 pub(crate) mod setup;
 pub(crate) mod volume;
+pub(crate) mod volumes;
 
 use crate::cache::setup::Setup;
 use crate::cache::volume::Volume;
+use crate::cache::volumes::Volumes;
 use crate::errno::Errno;
-use crate::fscache::backend::Attachment;
 use crate::fscache::cache::CacheCookie;
 use crate::fscache::cookie::Cookie;
-use crate::fscache::volume::VolumeCookie;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::object::Object;
@@ -24,33 +24,11 @@ use crate::ondemand::engine::Engine;
 use crate::stop_points::Place;
 use crate::store::identity::Version;
 use crate::store::Store;
-use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
 use kernel::str::CString;
 use kernel::sync::Arc;
-use kernel::sync::CondVar;
 use kernel::sync::Mutex;
-
-/// The attached volumes, by their number; closed once the cache is withdrawn.
-#[derive(Default)]
-pub(crate) struct Volumes {
-    closed: bool,
-    next: u64,
-    attached: RBTree<u64, Attached>,
-}
-
-// Nothing in it is pinned: the guard of a lock gives a reference to change only such data, since 6.19.
-impl Unpin for Volumes {}
-
-/// A volume that is in use.
-struct Attached {
-    /// The right to detach it; taken by whoever does.
-    attachment: Option<Attachment<Cache>>,
-    /// The withdrawal has waited for its accesses, or is about to.
-    withdrawn: bool,
-}
 
 /// A cache that is, or was, bound.
 #[pin_data]
@@ -62,9 +40,7 @@ pub(crate) struct Cache {
     #[pin]
     fscache: Mutex<Option<Arc<CacheCookie<Cache>>>>,
     #[pin]
-    volumes: Mutex<Volumes>,
-    #[pin]
-    volume_freed: CondVar,
+    volumes: Volumes,
 }
 
 impl Cache {
@@ -106,8 +82,7 @@ impl Cache {
                 store,
                 name,
                 fscache <- new_mutex!(Some(claim), "cachefiles_fscache"),
-                volumes <- new_mutex!(Volumes::default(), "cachefiles_volumes"),
-                volume_freed <- new_condvar!("cachefiles_volume_freed"),
+                volumes <- Volumes::new(),
             }),
             GFP_KERNEL,
         )?;
@@ -122,6 +97,11 @@ impl Cache {
     /// The directory that it is bound to.
     pub(crate) fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// The volumes that are attached to it.
+    pub(crate) fn volumes(&self) -> &Volumes {
+        &self.volumes
     }
 
     /// Whether an OPEN may be answered so: with a token only after `identity on`.
@@ -171,46 +151,6 @@ impl Cache {
         outcome
     }
 
-    /// Remembers and pins a volume that is being attached, and tells its number. It is remembered
-    /// until [`Cache::forget_volume`].
-    ///
-    /// # Errors
-    ///
-    /// `EIO` if the cache is being withdrawn, `ENOMEM`.
-    pub(crate) fn attach(
-        &self,
-        cookie: &VolumeCookie,
-        attachment: Attachment<Self>,
-    ) -> Result<u64> {
-        let mut volumes = self.volumes.lock();
-        if volumes.closed {
-            return Err(EIO);
-        }
-        let number = volumes.next;
-        let attached = Attached {
-            attachment: Some(attachment),
-            withdrawn: false,
-        };
-        volumes
-            .attached
-            .try_create_and_insert(number, attached, GFP_KERNEL)?;
-        volumes.next += 1;
-        cookie.pin();
-        Ok(number)
-    }
-
-    /// Hands out the right to detach a volume; `None` if the withdrawal was faster.
-    pub(crate) fn detach(&self, number: u64) -> Option<Attachment<Self>> {
-        let mut volumes = self.volumes.lock();
-        volumes.attached.get_mut(&number)?.attachment.take()
-    }
-
-    /// Forgets a volume whose directories are free again; tells the withdrawal.
-    pub(crate) fn forget_volume(&self, number: u64) {
-        self.volumes.lock().attached.remove(&number);
-        self.volume_freed.notify_all();
-    }
-
     /// Takes the cache out of service. Called once, when the last file descriptor is closed. A lookup holds
     /// an access to its volume, so that no object is admitted any more when those are withdrawn.
     pub(crate) fn withdraw(&self) {
@@ -220,11 +160,10 @@ impl Cache {
         pr_info!("File cache on {} unregistering\n", &*self.name);
         let withdrawn = fscache.withdraw();
         self.engine.stops().stop_at(Place::WithdrawBegun);
-        self.volumes.lock().closed = true;
-        self.withdraw_volume_accesses();
+        self.volumes.close();
         self.withdraw_objects();
         withdrawn.wait_for_objects();
-        self.free_volumes();
+        self.volumes.free();
         if let Err(error) = self.sync() {
             pr_err!("syncing the cache's file system failed: {:?}\n", error);
         }
@@ -240,27 +179,6 @@ impl Cache {
         self.store.cred().run(|| dirs.sync())
     }
 
-    /// Waits, volume by volume, until no access to them is under way.
-    ///
-    /// A reference to a volume is never dropped with the lock held: it may be the last one, and
-    /// fscache frees the volume then.
-    fn withdraw_volume_accesses(&self) {
-        loop {
-            let next = {
-                let mut volumes = self.volumes.lock();
-                let Some(attached) = volumes.attached.values_mut().find(|it| !it.withdrawn) else {
-                    return;
-                };
-                attached.withdrawn = true;
-                let attachment = attached.attachment.as_ref();
-                attachment.and_then(|attachment| attachment.volume().upgrade())
-            };
-            if let Some(volume) = next {
-                volume.withdraw();
-            }
-        }
-    }
-
     fn withdraw_objects(&self) {
         let mut from = 0;
         while let Some((number, object)) = self.engine.next_object(from) {
@@ -268,30 +186,6 @@ impl Cache {
             match number.checked_add(1) {
                 Some(next) => from = next,
                 None => return,
-            }
-        }
-    }
-
-    /// Frees what is left of the volumes, or waits until fscache has.
-    fn free_volumes(&self) {
-        let mut volumes = self.volumes.lock();
-        loop {
-            let taken = volumes.attached.values_mut().find_map(|attached| {
-                let cookie = attached.attachment.as_ref()?.volume().upgrade()?;
-                Some((cookie, attached.attachment.take()?))
-            });
-            if let Some((cookie, attachment)) = taken {
-                drop(volumes);
-                if let Some(volume) = attachment.detach(&cookie) {
-                    volume.finish(&cookie);
-                }
-                drop(cookie);
-                volumes = self.volumes.lock();
-            } else if volumes.attached.iter().next().is_none() {
-                return;
-            } else {
-                // fscache is freeing those that are left, and `forget_volume` tells us.
-                self.volume_freed.wait(&mut volumes);
             }
         }
     }

@@ -38,7 +38,7 @@ impl Volume {
         store.stops().stop_at(Place::VolumeOpened);
         // From when the cache knows the volume, nothing may fail.
         let memory = UniqueArc::new_uninit(GFP_KERNEL)?;
-        let number = cache.attach(cookie, attachment)?;
+        let number = cache.volumes().attach(cookie, attachment)?;
         let volume = memory.write(Volume {
             cache: cache.clone(),
             number,
@@ -82,6 +82,6 @@ impl Drop for Volume {
     /// The directories are free before the withdrawal, and with it the next user, is told.
     fn drop(&mut self) {
         drop(self.dir.take());
-        self.cache.forget_volume(self.number);
+        self.cache.volumes().forget(self.number);
     }
 }
