@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fscache's door: what it asks of a cache, passed to the rooms that do it.
+//! What fscache calls: each callback passes to the module that does it.
 
 use crate::cache::volume::Volume;
 use crate::cache::Cache;
