@@ -112,13 +112,29 @@ def _folders(edges):
         yield parent, inside
 
 
+def _way(start, goal, inside):
+    """The shortest way from one module to another, both included."""
+    before, todo = {start: None}, [start]
+    for name in todo:
+        for target in sorted(inside[name]):
+            if target not in before:
+                before[target] = name
+                todo.append(target)
+    way = [goal]
+    while way[0] != start:
+        way.insert(0, before[way[0]])
+    return way
+
+
 def cycles(edges):
-    """Cycles among the modules of one folder, as (folder, names, [(from, to, line)]). A folder's own module and those
-    in it may import one another."""
-    for parent, inside in _folders(edges):
+    """One cycle for each set of modules of one folder that import one another, as (names, [(from, to, line)]): the names
+    in the order of the imports, and what makes the first import, which is the one that the fewest paths make. A
+    folder's own module and those in it may import one another."""
+    for _, inside in _folders(edges):
         for ring in _strong(inside, inside):
-            steps = [step for a in ring for b, found in inside[a].items() if b in ring for step in found]
-            yield "::".join(parent) or "crate", sorted("::".join(name) for name in ring), sorted(steps)
+            among = {a: {b: found for b, found in inside[a].items() if b in ring} for a in ring}
+            _, a, b = min((len(found), a, b) for a, targets in among.items() for b, found in targets.items())
+            yield ["::".join(name) for name in [a, *_way(b, a, among)]], among[a][b]
 
 
 def listing(edges):
