@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fscache's door: what it asks of a cache, passed to the rooms that do it.
+//! What fscache calls: each callback passes to the module that does it.
 
+use crate::cache::volume::Volume;
 use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::fscache::backend::Attachment;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
-use crate::fscache::netfs::CacheResources;
+use crate::fscache::resources::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::io::CacheReads;
 use crate::kcompat::print::ratelimit;
 use crate::object::Object;
-use crate::volume::Volume;
 use kernel::prelude::*;
 use kernel::str::BStr;
 use kernel::sync::Arc;
@@ -35,11 +35,11 @@ impl Backend for Cache {
     }
 
     fn free_volume(volume: ArcBorrow<'_, Volume>) -> Option<Attachment<Self>> {
-        volume.cache().detach(volume.number())
+        volume.cache().volumes().detach(volume.number())
     }
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {
-        Object::lookup(&volume.into(), cookie).inspect_err(|error| {
+        volume.cache().lookup(&volume, cookie).inspect_err(|error| {
             // A netfs that is not served was told of once, an object without a file by itself.
             if *error != Errno::EOPNOTSUPP.into() && ratelimit() {
                 pr_err!("object '{}': {:?}\n", BStr::from_bytes(cookie.key()), error);

@@ -5,12 +5,12 @@
 //! EROFS mounts an image through fscache, fscache asks this module, and this module asks the daemon
 //! that holds `/dev/cachefiles`; the daemon may crash and be replaced while readers wait.
 //!
-//! The rooms, outermost first:
+//! The modules, top down:
 //!
-//! - [`daemon`] is the device; [`backend`] is fscache's door.
-//! - [`cache`], [`volume`] and [`object`] are what stands behind fscache's things of these names;
-//!   [`namei`], [`xattr`], [`coherency`], [`identity`] and [`probe`] keep the store on disk; [`io`] reads and fills it;
-//!   [`space`] and [`culling`] keep it from filling the disk.
+//! - [`daemon`] is the device; [`backend`] is what fscache calls.
+//! - [`cache`] is one bound cache with its volumes, [`object`] what stands behind a cookie; [`io`] reads and
+//!   fills objects.
+//! - [`store`] is the cache directory: the format on disk, what its files hold, how full the disk is.
 //! - [`ondemand`] is the protocol: the pure request table and what carries it out.
 //! - [`fscache`], [`vfs`] and [`kcompat`] are safe abstractions over the kernel, and hold all of the
 //!   module's `unsafe`; [`bindings`] is generated.
@@ -23,14 +23,6 @@ mod abi;
 mod backend;
 mod bindings;
 mod cache;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod coherency;
-mod contents;
-mod culling;
 mod daemon;
 #[allow(
     unreachable_pub,
@@ -38,50 +30,14 @@ mod daemon;
     reason = "pure files are shared with user/core"
 )]
 mod errno;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod ext4;
 mod fscache;
-mod holes;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod identity;
 mod io;
 mod kcompat;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod key;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod limits;
-mod namei;
 mod object;
 mod ondemand;
-#[allow(
-    unreachable_pub,
-    dead_code,
-    reason = "pure files are shared with user/core"
-)]
-mod present;
-mod probe;
-mod setup;
-mod space;
 mod stop_points;
+mod store;
 mod vfs;
-mod volume;
-mod xattr;
 
 use daemon::CachefilesDevice;
 use daemon::Device;
@@ -104,7 +60,7 @@ struct CachefilesOndemand {
 impl kernel::Module for CachefilesOndemand {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let name = kcompat::module_param::device_name();
-        if vfs::path::misc_device_exists(name)? {
+        if kcompat::miscdevice::misc_device_exists(name)? {
             pr_err!(
                 "a device '{}' exists: unload the module that has it (cachefiles?), or load this one with device_name=OTHER\n",
                 name
@@ -115,7 +71,7 @@ impl kernel::Module for CachefilesOndemand {
         #[cfg(ondemand_stop_points)]
         let _stop_points = {
             let name = kernel::c_str!("cachefiles_stop_points");
-            let stops = device.stops().clone();
+            let stops = device.stops().control().clone();
             KBox::pin_init(MiscDeviceRegistration::register(name, stops), GFP_KERNEL)?
         };
         let registration = MiscDeviceRegistration::register(name, device);

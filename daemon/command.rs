@@ -11,10 +11,11 @@
 //! refused wherever the base was guessed, `debug` alone takes hexadecimal too.
 
 use crate::errno::Errno;
-use crate::identity::Token;
-use crate::identity::Version;
-use crate::limits::Mark;
-use crate::limits::Resource;
+use crate::store::identity::Token;
+use crate::store::identity::Version;
+use crate::store::limits::Mark;
+use crate::store::limits::Resource;
+pub use crate::store::options::Fill;
 
 /// The longest command in bytes, its newline included. The caller refuses a longer write with
 /// `EOPNOTSUPP` before it copies anything.
@@ -47,7 +48,7 @@ pub enum Command<'a> {
         resource: Resource,
         /// The word `run`, `cull` or `stop`.
         mark: Mark,
-        /// In `0..=99`; the order of the three marks is [`Limits`](crate::limits::Limits)' affair.
+        /// In `0..=99`; the order of the three marks is [`Limits`](crate::store::limits::Limits)' affair.
         percent: u8,
     },
     /// `bind` or `bind ondemand`: put the cache into service.
@@ -78,16 +79,6 @@ pub enum Command<'a> {
     Fill(Fill),
     /// `identity on`: a `copen` may tell a token.
     Identity,
-}
-
-/// How what a daemon writes gets to the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fill {
-    /// At once.
-    #[default]
-    Direct,
-    /// Small writes through the page cache, and soon after.
-    Buffered,
 }
 
 /// How a cache serves its readers.

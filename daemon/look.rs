@@ -5,8 +5,8 @@
 //! `poll` asks for it while it shows that culling is wanted, and does not wait: the file system's answer may take
 //! long, and messages do not need it. So it looks once a second at most.
 
-use crate::daemon::Daemon;
-use crate::daemon::LOOK;
+use crate::daemon::life::Daemon;
+use crate::daemon::life::LOOK;
 use crate::kcompat::delayed_work::impl_has_delayed_work;
 use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::delayed_work::DelayedWorkItem;
@@ -24,7 +24,7 @@ impl DelayedWorkItem<LOOK> for Daemon {
     fn run(daemon: Arc<Daemon>) {
         if let Ok(cache) = daemon.bound() {
             // As long as the file system does not tell, nothing has changed.
-            let _ = cache.look_at_space();
+            let _ = cache.store().look_at_space();
         }
     }
 }

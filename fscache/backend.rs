@@ -7,7 +7,7 @@
 
 use crate::bindings;
 use crate::fscache::cookie::Cookie;
-use crate::fscache::netfs::CacheResources;
+use crate::fscache::resources::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::fscache::volume::WeakVolume;
 use crate::kcompat::types::into_foreign;

@@ -10,6 +10,7 @@ pub(crate) mod backend;
 pub(crate) mod cache;
 pub(crate) mod cookie;
 pub(crate) mod netfs;
+pub(crate) mod resources;
 pub(crate) mod stats;
 pub(crate) mod termination;
 pub(crate) mod volume;

@@ -3,7 +3,7 @@
 //! Reads of a netfs from the cache.
 //!
 //! C header: [`include/linux/netfs.h`](srctree/include/linux/netfs.h)
-//! (`struct netfs_cache_ops`, `struct netfs_cache_resources`)
+//! (`struct netfs_cache_ops`)
 //!
 //! # A read never fails before it begins
 //!
@@ -15,94 +15,32 @@
 use crate::bindings;
 use crate::fscache::backend::object;
 use crate::fscache::backend::Backend;
-use crate::fscache::cookie::Cookie;
+use crate::fscache::resources::CacheResources;
 use crate::fscache::termination::Callback;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
 use crate::kcompat::types::ARef;
 use core::marker::PhantomData;
-use core::ptr::NonNull;
 use kernel::ffi::c_int;
 use kernel::ffi::c_ulong;
 use kernel::ffi::c_void;
 use kernel::prelude::*;
 use kernel::sync::ArcBorrow;
-use kernel::types::Opaque;
 
 const EIOCBQUEUED: c_int = -(bindings::EIOCBQUEUED as c_int);
 const ENOBUFS: c_int = -(bindings::ENOBUFS as c_int);
 
-/// What a reader of the cache has in hand between the beginning and the end of an operation.
-///
-/// # Invariants
-///
-/// The operation has begun: fscache holds an access to the cookie, so that its object is not
-/// withdrawn. `cache_priv2` is null or a file with a reference.
-#[repr(transparent)]
-pub(crate) struct CacheResources(Opaque<bindings::netfs_cache_resources>);
-
 impl CacheResources {
-    /// # Safety
-    ///
-    /// `resources` belongs to an operation that has begun and is used by nobody else during `'a`.
-    pub(super) unsafe fn from_raw<'a>(
-        resources: *mut bindings::netfs_cache_resources,
-    ) -> &'a mut Self {
-        // SAFETY: The type is transparent, the rest is promised by the caller.
-        unsafe { &mut *resources.cast() }
-    }
-
-    fn raw(&self) -> &bindings::netfs_cache_resources {
-        // SAFETY: Nobody changes it while it is borrowed.
-        unsafe { &*self.0.get() }
-    }
-
-    /// The cookie that is read. The callers, all in this folder, use it only during the call that
-    /// they were given the resources for.
-    pub(super) fn cookie<'a>(&self) -> &'a Cookie {
-        // SAFETY: The operation's access keeps the cookie during that call.
-        unsafe { Cookie::from_raw(self.raw().cache_priv.cast()) }
-    }
-
-    /// How often the object had been invalidated when the operation began.
-    pub(super) fn inval_counter(&self) -> u32 {
-        self.raw().inval_counter
-    }
-
     /// The object that is read.
     fn object<B: Backend>(&self) -> Option<ArcBorrow<'_, B::Object>> {
         // SAFETY: The operation's access keeps the object attached.
         unsafe { object::<B>(self.cookie()) }
     }
 
-    /// The file that is read, if it is known already.
-    pub(crate) fn file(&self) -> Option<&File> {
-        // SAFETY: Null or a file, by the type invariant.
-        NonNull::new(self.raw().cache_priv2)
-            .map(|file| unsafe { File::from_raw(file.as_ptr().cast()) })
-    }
-
-    /// Sets the file that is read, in place of one that was set before.
-    pub(crate) fn set_file(&mut self, file: Option<ARef<File>>) {
-        let new = match file {
-            Some(file) => ARef::into_raw(file).as_ptr().cast(),
-            None => core::ptr::null_mut(),
-        };
-        // SAFETY: The resources are ours.
-        let old = unsafe { core::mem::replace(&mut (*self.0.get()).cache_priv2, new) };
-        // SAFETY: A file with a reference, by the type invariant.
-        drop(NonNull::new(old.cast::<File>()).map(|old| unsafe { ARef::from_raw(old) }));
-    }
-
     /// Lets reads of this operation go to `O`.
     pub(crate) fn set_operations<O: Operations>(&mut self) {
         self.set_ops(&Table::<O>::OPS);
-    }
-
-    fn set_ops(&mut self, ops: &'static bindings::netfs_cache_ops) {
-        // SAFETY: The resources are ours.
-        unsafe { (*self.0.get()).ops = ops };
     }
 }
 
@@ -193,7 +131,7 @@ impl<O: Operations> Table<O> {
         // SAFETY: The operation is ending; nobody else uses its resources.
         let resources = unsafe { CacheResources::from_raw(resources) };
         resources.set_file(None);
-        let cookie = resources.raw().cache_priv.cast();
+        let cookie = resources.cookie().as_ptr();
         // SAFETY: Ends the access that fscache has begun for this operation.
         unsafe { bindings::fscache_end_io(cookie) }
     }

@@ -6,7 +6,7 @@
 
 use crate::bindings;
 use crate::fscache::cookie::Cookie;
-use crate::fscache::netfs::CacheResources;
+use crate::fscache::resources::CacheResources;
 use kernel::ffi::c_void;
 
 /// The netfs's callback for one read. It is called once: by one of the `end`s, or with `EIO` when

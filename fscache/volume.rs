@@ -79,12 +79,6 @@ impl VolumeCookie {
         unsafe { bindings::fscache_pin_volume(self.as_ptr()) }
     }
 
-    /// Takes back a [`VolumeCookie::pin`] of a volume that was not attached after all.
-    pub(crate) fn unpin(&self) {
-        // SAFETY: The volume is live, and pinned by the caller.
-        unsafe { bindings::fscache_unpin_volume(self.as_ptr()) }
-    }
-
     /// Withdraws the volume: sleeps until no access is under way.
     pub(crate) fn withdraw(&self) {
         // SAFETY: The volume is live, and pinned once.

@@ -166,9 +166,9 @@ where
 
 /// Implements [`HasDelayedWork`] for a type and its field.
 macro_rules! impl_has_delayed_work {
-    (impl HasDelayedWork<$id:tt> for $owner:ty { self.$field:ident }) => {
+    (impl $({$($generics:tt)*})? HasDelayedWork<$id:tt> for $owner:ty { self.$field:ident }) => {
         // SAFETY: Both are of one field.
-        unsafe impl $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {
+        unsafe impl $(<$($generics)*>)? $crate::kcompat::delayed_work::HasDelayedWork<$id> for $owner {
             const OFFSET: usize = ::core::mem::offset_of!($owner, $field);
 
             fn delayed_work(&self) -> &$crate::kcompat::delayed_work::DelayedWork<Self, $id> {

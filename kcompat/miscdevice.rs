@@ -11,6 +11,7 @@
 use crate::bindings;
 use crate::kcompat::fs::File;
 use crate::kcompat::poll::PollTable;
+use crate::kcompat::str::to_bytes;
 use crate::kcompat::types::into_foreign;
 use crate::kcompat::uaccess;
 use core::marker::PhantomData;
@@ -206,4 +207,25 @@ pub(crate) fn returned(result: Result<usize>) -> isize {
         Ok(bytes) => isize::try_from(bytes).unwrap_or(isize::MAX),
         Err(error) => error.to_errno() as isize,
     }
+}
+
+/// Whether a misc device of this name is registered, as sysfs shows it. Where sysfs is not mounted
+/// on `/sys` the answer is no.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn misc_device_exists(name: &CStr) -> Result<bool> {
+    let mut entry = KVec::new();
+    for part in [b"/sys/class/misc/", to_bytes(name), b"\0"] {
+        entry.extend_from_slice(part, GFP_KERNEL)?;
+    }
+    let mut path = bindings::path::default();
+    // SAFETY: `entry` is a string and `path` is valid for writes.
+    if unsafe { bindings::kern_path(entry.as_ptr().cast(), 0, &mut path) } != 0 {
+        return Ok(false);
+    }
+    // SAFETY: On success the path comes with references.
+    unsafe { bindings::path_put(&path) };
+    Ok(true)
 }

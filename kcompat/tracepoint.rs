@@ -1,64 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module's tracepoints, system `ondemand`.
+//! The module's tracepoints, system `ondemand`: numbers and names.
 //!
-//! C header: `shim/ondemand_trace.h`, which says what the fields mean. One request can be followed
-//! by its msg_id from `ondemand_enqueue` over `ondemand_deliver` and `ondemand_answer` to
-//! `ondemand_complete`; the object's number ties it to `ondemand_state`.
+//! C header: `shim/ondemand_trace.h`, which says what the fields mean.
 //!
 //! Upstream: `kernel::tracepoint` calls tracepoints without a shim, since 6.13; they are declared in C there, too.
 
 use crate::bindings;
-use crate::errno::Errno;
-use crate::object::Object;
-use crate::ondemand::engine::Kernel;
-use crate::ondemand::queue::Kind;
-use crate::ondemand::queue::Request;
-use crate::ondemand::state::State;
 
-fn opcode(kind: Kind) -> u32 {
-    match kind {
-        Kind::Open => bindings::cachefiles_opcode_CACHEFILES_OP_OPEN,
-        Kind::Close { .. } => bindings::cachefiles_opcode_CACHEFILES_OP_CLOSE,
-        Kind::Read { .. } => bindings::cachefiles_opcode_CACHEFILES_OP_READ,
-    }
-}
-
-/// A request has entered the queue.
-pub(crate) fn enqueue(object: u32, msg_id: u32, kind: Kind) {
-    let (off, len) = match kind {
-        Kind::Read { off, len } => (off, len),
-        _ => (0, 0),
-    };
+/// `ondemand_enqueue`.
+pub(crate) fn enqueue(object: u32, msg_id: u32, opcode: u32, off: u64, len: u64) {
     // SAFETY: The tracepoint takes numbers.
-    unsafe { bindings::trace_enqueue(object, msg_id, opcode(kind), off, len) }
+    unsafe { bindings::trace_enqueue(object, msg_id, opcode, off, len) }
 }
 
-/// The daemon has been given a message.
-pub(crate) fn deliver(object: u32, msg_id: u32, object_id: u32, kind: Kind) {
+/// `ondemand_deliver`.
+pub(crate) fn deliver(object: u32, msg_id: u32, object_id: u32, opcode: u32) {
     // SAFETY: The tracepoint takes numbers.
-    unsafe { bindings::trace_deliver(object, msg_id, object_id, opcode(kind)) }
+    unsafe { bindings::trace_deliver(object, msg_id, object_id, opcode) }
 }
 
-/// The daemon has answered; `result` is a size, 0 for READ_COMPLETE, or a negative error number.
-pub(crate) fn answer(msg_id: u32, object_id: u32, kind: Kind, result: i64) {
+/// `ondemand_answer`.
+pub(crate) fn answer(msg_id: u32, object_id: u32, opcode: u32, result: i64) {
     // SAFETY: The tracepoint takes numbers.
-    unsafe { bindings::trace_answer(msg_id, object_id, opcode(kind), result) }
+    unsafe { bindings::trace_answer(msg_id, object_id, opcode, result) }
 }
 
-/// A request has left the queue for good; `object_id` is 0 if no daemon had it.
-pub(crate) fn complete(msg_id: u32, object_id: u32, kind: Kind, error: i32) {
+/// `ondemand_complete`.
+pub(crate) fn complete(msg_id: u32, object_id: u32, opcode: u32, error: i32) {
     // SAFETY: The tracepoint takes numbers.
-    unsafe { bindings::trace_complete(msg_id, object_id, opcode(kind), error) }
+    unsafe { bindings::trace_complete(msg_id, object_id, opcode, error) }
 }
 
-/// A request has ended since nobody answered it in time; `complete` follows.
-pub(crate) fn expire(object: &Object, request: &Request<Kernel>) {
-    let (off, len) = match request.kind {
-        Kind::Read { off, len } => (off, len),
-        _ => (0, 0),
-    };
-    let (volume, name) = (object.volume_key(), object.name());
+/// What has expired, for `ondemand_expire`.
+pub(crate) struct Expired<'a> {
+    /// The volume's key.
+    pub(crate) volume: &'a [u8],
+    /// The object's name.
+    pub(crate) name: &'a [u8],
+    pub(crate) msg_id: u32,
+    pub(crate) opcode: u32,
+    pub(crate) off: u64,
+    pub(crate) len: u64,
+    pub(crate) error: i32,
+}
+
+/// `ondemand_expire`.
+pub(crate) fn expire(expired: &Expired<'_>) {
+    let Expired { volume, name, .. } = expired;
     // SAFETY: The tracepoint copies both strings, which are as long as it is told.
     unsafe {
         bindings::trace_expire(
@@ -66,21 +55,17 @@ pub(crate) fn expire(object: &Object, request: &Request<Kernel>) {
             volume.len(),
             name.as_ptr().cast(),
             name.len(),
-            request.msg_id(),
-            opcode(request.kind),
-            off,
-            len,
-            Errno::ETIMEDOUT.to_raw(),
+            expired.msg_id,
+            expired.opcode,
+            expired.off,
+            expired.len,
+            expired.error,
         )
     }
 }
 
-/// An object has changed its state. May be called under a spinlock.
-pub(crate) fn state(object: u32, from: State, to: State) {
-    let object_id = match (from, to) {
-        (_, State::Open { object_id }) | (State::Open { object_id }, _) => object_id,
-        _ => 0,
-    };
+/// `ondemand_state`. May be called under a spinlock.
+pub(crate) fn state(object: u32, object_id: u32, from: u32, to: u32) {
     // SAFETY: The tracepoint takes numbers.
-    unsafe { bindings::trace_state(object, object_id, from.number(), to.number()) }
+    unsafe { bindings::trace_state(object, object_id, from, to) }
 }

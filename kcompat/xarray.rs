@@ -13,7 +13,6 @@
 
 use crate::bindings;
 use crate::kcompat::types::into_foreign;
-use crate::ondemand::queue::Slots;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use kernel::prelude::*;
@@ -21,7 +20,7 @@ use kernel::sync::Arc;
 use kernel::types::ForeignOwnable;
 use kernel::types::Opaque;
 
-/// The mark that [`Slots::mark`] sets. Mark 0 tells free places in an allocating xarray.
+/// The mark that [`Values::mark`] sets. Mark 0 tells free places in an allocating xarray.
 const MARK: u32 = 1;
 
 #[pin_data(PinnedDrop)]
@@ -160,13 +159,9 @@ impl<T: 'static> Values<T> {
         }
         u32::try_from(at).ok()
     }
-}
 
-impl<T: 'static> Slots<T> for Values<T> {
-    type Reservation = Reservation<T>;
-    type Owned = KBox<T>;
-
-    fn publish(&mut self, place: Reservation<T>, value: KBox<T>) -> u32 {
+    /// Puts `value` into the reserved place, unmarked, and tells the place's number.
+    pub(crate) fn publish(&mut self, place: Reservation<T>, value: KBox<T>) -> u32 {
         // Another array's place would be nobody's here.
         assert!(Arc::ptr_eq(&place.array, &self.array));
         let id = place.id;
@@ -180,7 +175,8 @@ impl<T: 'static> Slots<T> for Values<T> {
         id
     }
 
-    fn get(&mut self, id: u32) -> Option<&mut T> {
+    /// The value at `id`, unless the place is free or only reserved.
+    pub(crate) fn get(&mut self, id: u32) -> Option<&mut T> {
         // SAFETY: The array is initialised.
         let value = unsafe { bindings::xa_load(self.array.ptr(), index(id)) };
         // SAFETY: By the type invariant the entry is null or a box that `self` owns, and the
@@ -188,7 +184,8 @@ impl<T: 'static> Slots<T> for Values<T> {
         NonNull::new(value.cast::<T>()).map(|mut value| unsafe { value.as_mut() })
     }
 
-    fn take(&mut self, id: u32) -> Option<KBox<T>> {
+    /// Takes the value out and frees the place.
+    pub(crate) fn take(&mut self, id: u32) -> Option<KBox<T>> {
         self.get(id)?;
         // SAFETY: The array is initialised.
         let value = unsafe { bindings::xa_erase(self.array.ptr(), index(id)) };
@@ -196,7 +193,8 @@ impl<T: 'static> Slots<T> for Values<T> {
         unsafe { KBox::try_from_foreign(value) }
     }
 
-    fn mark(&mut self, id: u32, on: bool) {
+    /// Sets (`true`) or clears the mark of a published value.
+    pub(crate) fn mark(&mut self, id: u32, on: bool) {
         if on {
             // SAFETY: The array is initialised.
             unsafe { bindings::xa_set_mark(self.array.ptr(), index(id), MARK) }
@@ -206,16 +204,19 @@ impl<T: 'static> Slots<T> for Values<T> {
         }
     }
 
-    fn first_marked(&self, from: u32, to: u32) -> Option<u32> {
+    /// The lowest marked place in `from..=to`.
+    pub(crate) fn first_marked(&self, from: u32, to: u32) -> Option<u32> {
         self.find(from, to, MARK)
     }
 
-    fn any_marked(&self) -> bool {
+    /// Whether any place is marked.
+    pub(crate) fn any_marked(&self) -> bool {
         // SAFETY: The array is initialised.
         unsafe { bindings::xa_marked(self.array.ptr(), MARK) }
     }
 
-    fn first(&self, from: u32) -> Option<u32> {
+    /// The lowest published place at or above `from`.
+    pub(crate) fn first(&self, from: u32) -> Option<u32> {
         self.find(from, u32::MAX, bindings::XA_PRESENT)
     }
 }

@@ -6,14 +6,13 @@
 //! cookie: once the cookie is withdrawn, writes fail with ENOBUFS and the fd waits to be closed.
 
 use crate::abi::READ_COMPLETE;
-use crate::daemon::Daemon;
-use crate::daemon::Pin;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
-use crate::kcompat::tracepoint;
 use crate::kcompat::types::ARef;
-use crate::object::Object;
+use crate::ondemand::client::FillTarget;
+use crate::ondemand::engine::Engine;
 use crate::ondemand::queue::Kind;
+use crate::ondemand::trace;
 use crate::stop_points::Place;
 use crate::vfs::anon_inode;
 use crate::vfs::anon_inode::AnonFile;
@@ -25,34 +24,41 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 /// What stands behind one anonymous fd.
-pub(crate) struct AnonFd {
-    object: Arc<Object>,
+struct AnonFd<C: FillTarget, P> {
+    engine: Arc<Engine<C>>,
+    object: Arc<C>,
     object_id: u32,
     /// Whether the table knows it: set once its OPEN was delivered.
     delivered: AtomicBool,
     /// Keeps the cache until the fd is closed. Dropped last.
-    _pin: Pin,
+    _pin: P,
 }
 
 /// An anonymous file that no fd names yet.
-pub(crate) struct NewFile {
-    fd: Arc<AnonFd>,
+pub(super) struct NewFile<C: FillTarget, P> {
+    fd: Arc<AnonFd<C, P>>,
     file: ARef<File>,
 }
 
-impl NewFile {
-    /// Makes the file for the next opening of `object`.
+impl<C: FillTarget, P: Send + Sync + 'static> NewFile<C, P> {
+    /// Makes the file for the next opening of `object`; `pin` keeps the cache in service.
     ///
     /// # Errors
     ///
     /// `ENFILE`, `ENOMEM`.
-    pub(super) fn new(object: &Arc<Object>, object_id: u32) -> Result<Self> {
+    pub(super) fn new(
+        engine: &Arc<Engine<C>>,
+        object: &Arc<C>,
+        object_id: u32,
+        pin: P,
+    ) -> Result<Self> {
         let fd = Arc::new(
             AnonFd {
+                engine: engine.clone(),
                 object: object.clone(),
                 object_id,
                 delivered: AtomicBool::new(false),
-                _pin: Daemon::pin(object.cache().daemon()),
+                _pin: pin,
             },
             GFP_KERNEL,
         )?;
@@ -68,17 +74,17 @@ impl NewFile {
     }
 }
 
-struct Private(Arc<AnonFd>);
+struct Private<C: FillTarget, P>(Arc<AnonFd<C, P>>);
 
-impl AnonFile for Private {
+impl<C: FillTarget, P: Send + Sync + 'static> AnonFile for Private<C, P> {
     /// Writes into the store, directly. Position, length and memory as the file system wants them
     /// for direct I/O; in whole pages, but for the last one of the object.
     ///
     /// # Errors
     ///
     /// `EINVAL` for a bad alignment, `EFBIG` beyond the object's end, `ENOBUFS` for an object that
-    /// is withdrawn or a cache that is full, `ENOSPC`, `EIO`; those of
-    /// [`find`](crate::object::Object::find) for an object without a file.
+    /// is withdrawn or a cache that is full, `ENOSPC`, `EIO`; for an object without a file why none
+    /// can be found or made.
     fn write(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
         self.0.object.fill(pos, from)
     }
@@ -99,25 +105,29 @@ impl AnonFile for Private {
         }
         let msg_id = u32::try_from(argument).map_err(|_| EINVAL)?;
         let AnonFd {
-            object, object_id, ..
+            engine,
+            object,
+            object_id,
+            ..
         } = &*self.0;
         let number = object.number();
-        let engine = object.cache().engine();
         engine.run(|table, fx| {
             table.read_complete(number, *object_id, msg_id, fx)?;
-            tracepoint::answer(msg_id, *object_id, Kind::Read { off: 0, len: 0 }, 0);
+            trace::answer(msg_id, *object_id, Kind::Read { off: 0, len: 0 }, 0);
             Ok(())
         })
     }
 
     fn release(self: KBox<Self>) {
         let AnonFd {
-            object, object_id, ..
+            engine,
+            object,
+            object_id,
+            ..
         } = &*self.0;
         if self.0.delivered.load(Ordering::Relaxed) {
-            object.cache().daemon().stop_at(Place::FdReleased);
+            engine.stops().stop_at(Place::FdReleased);
             let number = object.number();
-            let engine = object.cache().engine();
             engine.run(|table, fx| table.fd_closed(number, *object_id, fx));
         }
     }

@@ -10,11 +10,7 @@
 //! Locking: `under_way` is a leaf, held for one search. It is a spinlock since a READ ends wherever the
 //! table's effects are carried out; nothing is allocated, freed or waited for below it.
 
-use crate::object::Object;
-use crate::ondemand::engine::Engine;
-use crate::ondemand::waiter::Ticket;
 use crate::ondemand::waiter::Waiter;
-use crate::stop_points::Place;
 use core::ops::Range;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
@@ -40,8 +36,46 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
+    /// A READ of `range` of the object in that place, which is not queued yet, and its entry.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(object: u32, range: Range<u64>) -> Result<(Arc<Self>, Entry)> {
+        let fetch = Arc::pin_init(
+            pin_init!(Fetch {
+                object,
+                range,
+                waiter <- Waiter::new(),
+                msg_id: AtomicU32::new(0),
+            }),
+            GFP_KERNEL,
+        )?;
+        let under_way = UnderWay {
+            fetch: fetch.clone(),
+            readers: 1,
+        };
+        let node = RBTreeNode::new(fetch.key(), under_way, GFP_KERNEL)?;
+        Ok((fetch, Entry(node)))
+    }
+
     fn key(&self) -> Key {
         (self.object, self.range.end)
+    }
+
+    /// What is asked for, in bytes.
+    pub(super) fn range(&self) -> &Range<u64> {
+        &self.range
+    }
+
+    /// The READ's msg_id.
+    pub(super) fn msg_id(&self) -> u32 {
+        self.msg_id.load(Ordering::Relaxed)
+    }
+
+    /// The READ was queued, by the reader who made this.
+    pub(super) fn set_msg_id(&self, msg_id: u32) {
+        self.msg_id.store(msg_id, Ordering::Relaxed);
     }
 }
 
@@ -50,6 +84,9 @@ struct UnderWay {
     fetch: Arc<Fetch>,
     readers: u32,
 }
+
+/// What [`Fetches::begin`] enters for a READ with one reader.
+pub(super) struct Entry(RBTreeNode<Key, UnderWay>);
 
 /// What the daemon is being asked for.
 ///
@@ -87,21 +124,26 @@ impl Fetches {
         })
     }
 
+    /// Has one more reader wait for a READ that asks for a part of `range`, if there is one.
+    pub(super) fn join(&self, object: u32, range: &Range<u64>) -> Option<Arc<Fetch>> {
+        join(&mut self.under_way.lock(), object, range)
+    }
+
     /// Enters a READ with one reader, unless there is one for a part of its range: then that reader waits
     /// for the other one, which is returned.
-    fn begin(&self, fetch: &Fetch, node: RBTreeNode<Key, UnderWay>) -> Option<Arc<Fetch>> {
+    pub(super) fn begin(&self, fetch: &Fetch, entry: Entry) -> Option<Arc<Fetch>> {
         let mut under_way = self.under_way.lock();
         let other = join(&mut under_way, fetch.object, &fetch.range);
         if other.is_none() {
             // INVARIANT: Just looked for, so that nothing is replaced either.
-            let _none = under_way.insert(node);
+            let _none = under_way.insert(entry.0);
         }
         other
     }
 
     /// One reader of a READ was killed. Tells whether it was the last one, and the READ has not ended:
     /// then it is not waited for any more.
-    fn leave(&self, fetch: &Arc<Fetch>) -> bool {
+    pub(super) fn leave(&self, fetch: &Arc<Fetch>) -> bool {
         let mut under_way = self.under_way.lock();
         match under_way.get_mut(&fetch.key()) {
             Some(it) if Arc::ptr_eq(&it.fetch, fetch) => {
@@ -128,64 +170,5 @@ impl Fetches {
         drop(under_way);
         drop(ended);
         fetch.waiter.end(result);
-    }
-}
-
-impl Engine {
-    /// Asks the daemon for `range`, which is not empty, unless a part of it is asked for already, and waits
-    /// for the answer. Tells what was asked for.
-    ///
-    /// # Errors
-    ///
-    /// As [`Engine::read`].
-    pub(crate) fn fetch(&self, object: &Object, range: Range<u64>) -> Result<Range<u64>> {
-        let joined = join(&mut self.fetches.under_way.lock(), object.number(), &range);
-        let fetch = match joined {
-            Some(fetch) => fetch,
-            None => self.begin_fetch(object, range)?,
-        };
-        if fetch.waiter.wait().is_err() {
-            if self.fetches.leave(&fetch) {
-                self.cancel(fetch.msg_id.load(Ordering::Relaxed));
-            }
-            return Err(EINTR);
-        }
-        object.cache().daemon().stop_at(Place::ReadEnded);
-        fetch.waiter.result()?;
-        Ok(fetch.range.clone())
-    }
-
-    /// Queues a READ for `range`, unless somebody was faster. All that may wait comes before others can
-    /// wait for it.
-    fn begin_fetch(&self, object: &Object, range: Range<u64>) -> Result<Arc<Fetch>> {
-        let fetch = Arc::pin_init(
-            pin_init!(Fetch {
-                object: object.number(),
-                range,
-                waiter <- Waiter::new(),
-                msg_id: AtomicU32::new(0),
-            }),
-            GFP_KERNEL,
-        )?;
-        let under_way = UnderWay {
-            fetch: fetch.clone(),
-            readers: 1,
-        };
-        let node = RBTreeNode::new(fetch.key(), under_way, GFP_KERNEL)?;
-        let prepared = self.prepare_read(&fetch.range, Ticket::Readers(fetch.clone()))?;
-        if let Some(other) = self.fetches.begin(&fetch, node) {
-            return Ok(other);
-        }
-        match self.queue_read(object, prepared) {
-            Ok(msg_id) => {
-                fetch.msg_id.store(msg_id, Ordering::Relaxed);
-                object.cache().daemon().stop_at(Place::ReadQueued);
-                Ok(fetch)
-            }
-            Err(errno) => {
-                self.fetches.end(&fetch, errno.to_raw());
-                Err(errno.into())
-            }
-        }
     }
 }

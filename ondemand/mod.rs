@@ -16,7 +16,7 @@
 //!   error, never zeros.
 //! - **Failover.** When a daemon dies its anonymous fds close, while a supervisor keeps the device
 //!   open. The object is `CLOSE` then; if READs are outstanding they are *parked* and the object is
-//!   `REOPENING`: a work item ([`reopen`]) sends a new OPEN. Once it is answered the parked READs
+//!   `REOPENING`: a work item sends a new OPEN. Once it is answered the parked READs
 //!   become deliverable again. A READ on a closed object does the same. OPENs that the dead daemon
 //!   had read and not answered wait for `restore`.
 //! - **The end.** Withdrawing a cookie makes its object `DROPPING` and asks the daemon to close the
@@ -25,7 +25,8 @@
 //!
 //! The table is pure: [`queue`], [`state`], [`table`], [`delivery`], [`answer`], [`ending`],
 //! [`deadline`] and [`message`] know nothing of the kernel, and are tested in `user/core`. [`engine`]
-//! puts it under a lock and carries out its effects, [`expiry`] has it look at the clock. The wire format is in `docs/protocol.md`.
+//! puts it under a lock and carries out its effects, [`expiry`] has it look at the clock. What an object is
+//! beside that, they do not know: it is a [`Client`](client::Client). The wire format is in `docs/protocol.md`.
 
 #[allow(
     unreachable_pub,
@@ -76,10 +77,18 @@ pub(crate) mod state;
 )]
 pub(crate) mod table;
 
-pub(crate) mod anon_fd;
+mod anon_fd;
+pub(crate) mod client;
 pub(crate) mod device_read;
 pub(crate) mod engine;
-pub(crate) mod expiry;
-pub(crate) mod fetch;
-pub(crate) mod reopen;
-pub(crate) mod waiter;
+mod expiry;
+mod fetch;
+mod places;
+pub(crate) mod pollers;
+mod reads;
+mod trace;
+mod waiter;
+
+kernel::static_assert!(message::HEADER == crate::abi::SIZEOF_MSG);
+kernel::static_assert!(message::OPEN_BODY == crate::abi::SIZEOF_OPEN);
+kernel::static_assert!(message::READ_BODY == crate::abi::SIZEOF_READ);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
 //! What the request table stands on: places that are reserved before the lock and filled under
-//! it, the requests that lie in them, and the effects that a transition hands to its caller.
+//! it, the requests and objects that lie in them, and the effects that a transition hands to its caller.
 //!
-//! The kernel backs [`Slots`] with an xarray (`kcompat/xarray.rs`), the tests with a `BTreeMap`.
+//! The kernel backs [`Slots`] with an xarray (`ondemand/places.rs`), the tests with a `BTreeMap`.
 
 use crate::errno::Errno;
-use crate::ondemand::state::Object;
+use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use core::num::NonZeroU32;
 use core::ops::DerefMut;
@@ -47,7 +47,7 @@ pub trait Env: Sized {
     /// Where requests are kept; the place's number is the msg_id, a mark means deliverable.
     type Requests: Slots<Request<Self>>;
     /// Where objects are kept.
-    type Objects: Slots<Object<Self>>;
+    type Objects: Slots<Entry<Self>>;
 
     /// Told of every change of state. Called under the table's lock: must not sleep.
     fn state_changed(_object: &Self::Handle, _from: State, _to: State) {}
@@ -58,9 +58,9 @@ pub type RequestPlace<E> = <<E as Env>::Requests as Slots<Request<E>>>::Reservat
 /// A request on the heap.
 pub type OwnedRequest<E> = <<E as Env>::Requests as Slots<Request<E>>>::Owned;
 /// A place for an object that is not filled yet.
-pub type ObjectPlace<E> = <<E as Env>::Objects as Slots<Object<E>>>::Reservation;
+pub type ObjectPlace<E> = <<E as Env>::Objects as Slots<Entry<E>>>::Reservation;
 /// An object's entry on the heap.
-pub type OwnedObject<E> = <<E as Env>::Objects as Slots<Object<E>>>::Owned;
+pub type OwnedObject<E> = <<E as Env>::Objects as Slots<Entry<E>>>::Owned;
 
 /// What a request asks of the daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -163,6 +163,64 @@ impl<E: Env> Request<E> {
         match self.phase {
             Phase::InDelivery { object_id } | Phase::Delivered { object_id } => object_id,
             _ => self.answerable.map_or(0, NonZeroU32::get),
+        }
+    }
+}
+
+/// What the table knows of an object. All fields are protected by the table's lock.
+pub struct Entry<E: Env> {
+    pub(super) handle: E::Handle,
+    pub(super) state: State,
+    /// The object_id of the newest anonymous fd, while that fd is open.
+    pub(super) fd: Option<u32>,
+    /// Open anonymous fds, the newest and older ones that an error answer left behind.
+    pub(super) fds: u32,
+    /// Its requests, oldest first.
+    pub(super) head: Option<u32>,
+    pub(super) tail: Option<u32>,
+    /// It has been open once: its size is known and its file was checked.
+    pub(super) ready: bool,
+    /// Openings that failed, wrapping. Whoever waits for an opening compares it.
+    pub(super) failures: u32,
+    /// Why the latest opening failed.
+    pub(super) error: Errno,
+    /// The first opening failed and nobody has been told yet.
+    pub(super) untold: bool,
+}
+
+impl<E: Env> Entry<E> {
+    /// An object whose first OPEN is about to be sent.
+    pub fn new(handle: E::Handle) -> Self {
+        Entry {
+            handle,
+            state: State::Reopening(Opening::Queued),
+            fd: None,
+            fds: 0,
+            head: None,
+            tail: None,
+            ready: false,
+            failures: 0,
+            error: Errno::EIO,
+            untold: false,
+        }
+    }
+
+    /// The reference that the table was given.
+    pub fn handle(&self) -> &E::Handle {
+        &self.handle
+    }
+
+    pub(super) fn set_state(&mut self, to: State) {
+        let from = core::mem::replace(&mut self.state, to);
+        if from.number() != to.number() {
+            E::state_changed(&self.handle, from, to);
+        }
+    }
+
+    pub(super) fn open_id(&self) -> Option<u32> {
+        match self.state {
+            State::Open { object_id } => Some(object_id),
+            _ => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 
-//! The states of an object, and what the table remembers of it.
+//! The states of an object.
 //!
 //! ```text
 //!                 first lookup
@@ -20,7 +20,6 @@
 //! since nothing distinguishes them but that there is no size to compare with.
 
 use crate::errno::Errno;
-use crate::ondemand::queue::Env;
 
 /// The state of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,72 +63,12 @@ impl State {
     }
 }
 
-/// What the table knows of an object. All fields are protected by the table's lock.
-pub struct Object<E: Env> {
-    pub(super) handle: E::Handle,
-    pub(super) state: State,
-    /// The object_id of the newest anonymous fd, while that fd is open.
-    pub(super) fd: Option<u32>,
-    /// Open anonymous fds, the newest and older ones that an error answer left behind.
-    pub(super) fds: u32,
-    /// Its requests, oldest first.
-    pub(super) head: Option<u32>,
-    pub(super) tail: Option<u32>,
-    /// It has been open once: its size is known and its file was checked.
-    pub(super) ready: bool,
-    /// Openings that failed, wrapping. Whoever waits for an opening compares it.
-    pub(super) failures: u32,
-    /// Why the latest opening failed.
-    pub(super) error: Errno,
-    /// The first opening failed and nobody has been told yet.
-    pub(super) untold: bool,
-}
-
-impl<E: Env> Object<E> {
-    /// An object whose first OPEN is about to be sent.
-    pub fn new(handle: E::Handle) -> Self {
-        Object {
-            handle,
-            state: State::Reopening(Opening::Queued),
-            fd: None,
-            fds: 0,
-            head: None,
-            tail: None,
-            ready: false,
-            failures: 0,
-            error: Errno::EIO,
-            untold: false,
-        }
-    }
-
-    /// The reference that the table was given.
-    pub fn handle(&self) -> &E::Handle {
-        &self.handle
-    }
-
-    pub(super) fn set_state(&mut self, to: State) {
-        let from = core::mem::replace(&mut self.state, to);
-        if from.number() != to.number() {
-            E::state_changed(&self.handle, from, to);
-        }
-    }
-
-    pub(super) fn open_id(&self) -> Option<u32> {
-        match self.state {
-            State::Open { object_id } => Some(object_id),
-            _ => None,
-        }
-    }
-}
-
 /// What a reader that needs an open object is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Awaited {
     /// The object has been open: size and file are known.
     Ready,
-    /// Not yet; ask again after the object's next [`WakeObject`].
-    ///
-    /// [`WakeObject`]: crate::ondemand::queue::Effect::WakeObject
+    /// Not yet; ask again after the object's next `WakeObject`.
     Pending,
     /// The opening failed, the object is being dropped, or the cache is dead.
     Failed(Errno),

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who waits for a request, and how they are told that it has ended.
+//! How those who wait for a READ are told that it has ended.
 
 use crate::kcompat::completion::Completion;
-use crate::ondemand::fetch::Fetch;
 use core::sync::atomic::AtomicI32;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
-use kernel::sync::Arc;
 
 /// What readers wait for: the end of a READ.
 #[pin_data]
@@ -50,14 +48,4 @@ impl Waiter {
     pub(super) fn result(&self) -> Result {
         kernel::error::to_result(self.result.load(Ordering::Relaxed))
     }
-}
-
-/// Who waits for a request.
-pub(crate) enum Ticket {
-    /// Nobody: it is an OPEN or a CLOSE.
-    Nobody,
-    /// One reader.
-    Reader(Arc<Waiter>),
-    /// All readers who miss a part of what it asks for.
-    Readers(Arc<Fetch>),
 }

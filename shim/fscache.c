@@ -52,11 +52,6 @@ void ondemand_shim_fscache_count_dio_misfit(void)
 	fscache_count_dio_misfit();
 }
 
-void ondemand_shim_fscache_unpin_volume(struct fscache_volume *volume)
-{
-	atomic_dec(&volume->n_accesses);
-}
-
 void ondemand_shim_fscache_pin_volume(struct fscache_volume *volume)
 {
 	trace_fscache_access_volume(volume->debug_id, 0, refcount_read(&volume->ref),

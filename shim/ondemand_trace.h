@@ -124,7 +124,7 @@ TRACE_EVENT(ondemand_state,
 		  show_state(__entry->to))
 );
 
-/* name: of the object's file, the cookie's key as key.rs writes it. */
+/* name: of the object's file, the cookie's key as store/key.rs writes it. */
 TRACE_EVENT(ondemand_expire,
 	TP_PROTO(const char *volume, size_t volume_len, const char *name, size_t name_len,
 		 u32 msg_id, u32 opcode, u64 off, u64 len, s32 error),

@@ -65,7 +65,7 @@ impl List {
 
 /// Who is to stop where.
 #[pin_data]
-pub(crate) struct Stops {
+pub(crate) struct Control {
     #[pin]
     list: Mutex<List>,
     /// Entries of the list; read without its lock on the way past a place.
@@ -76,7 +76,7 @@ pub(crate) struct Stops {
     watchers: WaitQueue,
 }
 
-impl Stops {
+impl Control {
     /// Nobody stops.
     ///
     /// # Errors
@@ -154,21 +154,21 @@ impl Stops {
 pub(crate) struct StopDevice;
 
 impl MiscDevice for StopDevice {
-    type Data = Arc<Stops>;
-    type Ptr = Arc<Stops>;
+    type Data = Arc<Control>;
+    type Ptr = Arc<Control>;
 
-    fn open(stops: &'static Arc<Stops>) -> Result<Arc<Stops>> {
+    fn open(stops: &'static Arc<Control>) -> Result<Arc<Control>> {
         if !is_admin() {
             return Err(EPERM);
         }
         Ok(stops.clone())
     }
 
-    fn release(stops: Arc<Stops>) {
+    fn release(stops: Arc<Control>) {
         stops.go(|_| true);
     }
 
-    fn read(stops: ArcBorrow<'_, Stops>, to: UserPtr, len: usize) -> Result<usize> {
+    fn read(stops: ArcBorrow<'_, Control>, to: UserPtr, len: usize) -> Result<usize> {
         let mut out = UserSlice::new(to, len).writer();
         // Copied out without the lock, under which a page fault would have no business.
         let mut lines = KVec::new();
@@ -184,7 +184,7 @@ impl MiscDevice for StopDevice {
         Ok(lines.len())
     }
 
-    fn write(stops: ArcBorrow<'_, Stops>, buffer: UserSliceReader) -> Result<usize> {
+    fn write(stops: ArcBorrow<'_, Control>, buffer: UserSliceReader) -> Result<usize> {
         let len = buffer.len();
         if len > 64 {
             return Err(EINVAL);
@@ -195,7 +195,7 @@ impl MiscDevice for StopDevice {
         Ok(len)
     }
 
-    fn poll(stops: ArcBorrow<'_, Stops>, table: &PollTable<'_>, raw: &File) -> u32 {
+    fn poll(stops: ArcBorrow<'_, Control>, table: &PollTable<'_>, raw: &File) -> u32 {
         table.register_wait(raw, &stops.watchers);
         let list = stops.list.lock();
         if list.stops.iter().any(|stop| stop.parked.is_some()) {

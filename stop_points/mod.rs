@@ -3,7 +3,7 @@
 //! Stop points: named places at which a test makes a thread wait, to see what others do meanwhile.
 //!
 //! Compiled in only with `STOP_POINTS=1`, and for kernels with `CONFIG_RUST_DEBUG_ASSERTIONS`; otherwise
-//! [`Daemon::stop_at`] is empty. They are told through a device of their own, see [`control`].
+//! [`Stops::stop_at`] is empty. They are told through a device of their own, see [`control`].
 //!
 //! At each place the thread may sleep, and holds none of the module's locks: no place is in what runs
 //! under the table's lock, in a wait's condition, or where the store is being worked on. What else it
@@ -12,7 +12,11 @@
 #[cfg(ondemand_stop_points)]
 pub(crate) mod control;
 
-use crate::daemon::Daemon;
+#[cfg(ondemand_stop_points)]
+use self::control::Control;
+use kernel::prelude::*;
+#[cfg(ondemand_stop_points)]
+use kernel::sync::Arc;
 
 macro_rules! places {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
@@ -91,12 +95,37 @@ places! {
     CullBegun = "cull-begun",
 }
 
-impl Daemon {
+/// Where threads are to stop: all who pass places share one list, which the device changes.
+#[derive(Clone)]
+pub(crate) struct Stops {
+    #[cfg(ondemand_stop_points)]
+    control: Arc<Control>,
+}
+
+impl Stops {
+    /// Nobody stops.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Stops {
+            #[cfg(ondemand_stop_points)]
+            control: Control::new()?,
+        })
+    }
+
+    /// What the device changes.
+    #[cfg(ondemand_stop_points)]
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
     /// Waits here if a test wants it. May sleep, uninterruptibly.
     #[inline]
     pub(crate) fn stop_at(&self, place: Place) {
         #[cfg(ondemand_stop_points)]
-        self.device().stops().reach(place);
+        self.control.reach(place);
         let _ = place;
     }
 }

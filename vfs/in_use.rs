@@ -11,7 +11,7 @@
 
 use crate::bindings;
 use crate::kcompat::types::ARef;
-use crate::vfs::path::Dentry;
+use crate::vfs::dentry::Dentry;
 
 /// An inode that is marked as in use; the mark goes when this is dropped.
 pub(super) struct Mark(ARef<Dentry>);

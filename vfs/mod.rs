@@ -6,6 +6,7 @@
 pub(crate) mod allocation;
 pub(crate) mod anon_inode;
 pub(crate) mod cred;
+pub(crate) mod dentry;
 pub(crate) mod dir;
 mod in_use;
 pub(crate) mod page_cache;

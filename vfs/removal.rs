@@ -10,11 +10,11 @@
 
 use crate::errno::Errno;
 use crate::kcompat::types::ARef;
+use crate::vfs::dentry::Dentry;
 use crate::vfs::dir::DirLock;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::in_use::is_in_use;
 use crate::vfs::in_use::Mark;
-use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use crate::vfs::renaming::RenameLock;
 use kernel::prelude::*;

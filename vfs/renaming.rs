@@ -10,8 +10,8 @@
 
 use crate::bindings;
 use crate::errno::Errno;
+use crate::vfs::dentry::Dentry;
 use crate::vfs::dir::is_name_in;
-use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use crate::vfs::security;
 use kernel::error::to_result;

@@ -11,7 +11,7 @@
 use crate::bindings;
 use crate::errno::Errno;
 use crate::kcompat::str::to_bytes;
-use crate::vfs::path::Dentry;
+use crate::vfs::dentry::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::prelude::*;

@@ -5,19 +5,28 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h)
 
 use crate::bindings;
-use crate::identity::FileId;
 use crate::kcompat::fs::File;
 use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
+use crate::vfs::dentry::Dentry;
 use crate::vfs::in_use::Mark;
 use crate::vfs::page_cache;
-use crate::vfs::path::Dentry;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
 const FILE_MODE: bindings::umode_t = (bindings::S_IFREG | 0o600) as bindings::umode_t;
 const OPEN_FLAGS: i32 = (bindings::O_RDWR | bindings::O_LARGEFILE | bindings::O_DIRECT) as i32;
+
+/// Which inode it is, of all that its file system has ever had.
+pub(crate) struct InodeId {
+    /// The inode's number, and its generation.
+    pub(crate) number: u64,
+    pub(crate) generation: u32,
+    /// When it was made, since 1970, with nanoseconds below a second; 0 if that is not known.
+    pub(crate) made_seconds: i64,
+    pub(crate) made_nanoseconds: u32,
+}
 
 /// A file of the store that is open and marked as in use; the mark goes when this is dropped.
 /// Others may hold the [`File`]s beyond that.
@@ -156,7 +165,7 @@ impl StoreFile {
     /// # Errors
     ///
     /// What the file system says.
-    pub(crate) fn id(&self) -> Result<FileId> {
+    pub(crate) fn id(&self) -> Result<InodeId> {
         let mut stat = bindings::kstat::default();
         // SAFETY: The path is live, and `stat` is valid for writes.
         to_result(unsafe {
@@ -169,8 +178,8 @@ impl StoreFile {
         };
         // SAFETY: An open file has an inode, whose generation does not change.
         let generation = unsafe { (*bindings::file_inode(self.file.as_ptr())).i_generation };
-        Ok(FileId {
-            inode: stat.ino,
+        Ok(InodeId {
+            number: stat.ino,
             generation,
             made_seconds: made.tv_sec,
             made_nanoseconds: u32::try_from(made.tv_nsec).unwrap_or(0),

@@ -8,7 +8,7 @@ use crate::bindings;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
 use crate::kcompat::iov::IovIter;
-use crate::kcompat::iov::PinnedSource;
+use crate::kcompat::pinned::PinnedSource;
 use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
 use crate::vfs::page_cache;

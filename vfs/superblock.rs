@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a file system is, and how it was mounted.
+//! What a file system is and can do, how it was mounted, and how full it is.
 //!
 //! C headers: [`include/uapi/linux/magic.h`](srctree/include/uapi/linux/magic.h),
+//! [`include/linux/statfs.h`](srctree/include/linux/statfs.h),
 //! [`include/linux/seq_file.h`](srctree/include/linux/seq_file.h),
 //! [`include/linux/buffer_head.h`](srctree/include/linux/buffer_head.h)
 
 use crate::bindings;
 use crate::errno::Errno;
-use crate::ext4::SUPERBLOCK_SIZE;
-use crate::ext4::SUPERBLOCK_START;
 use crate::kcompat::str::to_bytes;
 use crate::vfs::path::Path;
 use kernel::error::to_result;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
+use kernel::types::Opaque;
 
 /// The file systems that are known for when they map blocks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,89 @@ pub(crate) enum FsKind {
     Other,
 }
 
+/// Space of a file system, in units.
+#[derive(Clone, Copy)]
+pub(crate) struct Space {
+    /// Bytes of a block.
+    pub(crate) block_size: u64,
+    /// Blocks in all.
+    pub(crate) blocks: u64,
+    /// Blocks that are to be had without privilege.
+    pub(crate) blocks_available: u64,
+    /// Inodes in all.
+    pub(crate) files: u64,
+    /// Inodes that are to be had.
+    pub(crate) files_free: u64,
+}
+
 impl Path {
+    /// The first thing that this directory's file system lacks for a cache, in words.
+    pub(crate) fn lacks_for_cache(&self) -> Option<&'static str> {
+        let Some(op) = self.dentry().inode_operations() else {
+            return Some("an inode");
+        };
+        // SAFETY: A superblock's operations do not change.
+        let sop = unsafe { self.superblock().s_op.as_ref() };
+        let sop_has = |has: fn(&bindings::super_operations) -> bool| sop.is_some_and(has);
+        if op.lookup.is_none() {
+            Some("lookups")
+        } else if op.mkdir.is_none() {
+            Some("mkdir")
+        } else if op.tmpfile.is_none() {
+            Some("O_TMPFILE")
+        } else if !self.dentry().takes_xattrs() {
+            Some("extended attributes")
+        } else if !sop_has(|sop| sop.statfs.is_some()) {
+            Some("statfs")
+        } else if !sop_has(|sop| sop.sync_fs.is_some()) {
+            Some("sync_fs")
+        } else {
+            None
+        }
+    }
+
+    /// Bytes of a block of the file system.
+    pub(crate) fn block_size(&self) -> usize {
+        self.superblock().s_blocksize
+    }
+
+    /// The largest file, in bytes.
+    pub(crate) fn max_file_size(&self) -> u64 {
+        u64::try_from(self.superblock().s_maxbytes).unwrap_or(0)
+    }
+
+    /// Asks the file system how full it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of `statfs(2)`.
+    pub(crate) fn space(&self) -> Result<Space> {
+        let stats = Opaque::<bindings::kstatfs>::uninit();
+        // SAFETY: The path is live during the call and `stats` is valid for writes.
+        to_result(unsafe { bindings::vfs_statfs(&self.as_raw(), stats.get().cast()) })?;
+        // SAFETY: The function clears and fills all of it.
+        let stats = unsafe { &*stats.get() };
+        Ok(Space {
+            block_size: u64::try_from(stats.f_bsize).map_err(|_| ERANGE)?,
+            blocks: stats.f_blocks,
+            blocks_available: stats.f_bavail,
+            files: stats.f_files,
+            files_free: stats.f_ffree,
+        })
+    }
+
+    /// Writes everything of the file system that is only in memory to its disk.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` and what else the file system says.
+    pub(crate) fn sync(&self) -> Result {
+        let mut result = 0;
+        // SAFETY: The superblock is live and `result` is valid for writes.
+        unsafe { bindings::sync_filesystem_locked((*self.dentry().as_ptr()).d_sb, &mut result) };
+        to_result(result)
+    }
+
     /// What kind of file system it is.
     pub(crate) fn kind(&self) -> FsKind {
         const EXT4: u32 = bindings::EXT4_SUPER_MAGIC;
@@ -75,15 +157,15 @@ impl Path {
         Ok(shown)
     }
 
-    /// The superblock of an ext4, which has it in memory.
+    /// `SIZE` bytes of the block device of an ext4 from `start` on, within one block. Its superblock is in memory.
     ///
     /// # Errors
     ///
     /// `EIO` if it cannot be read.
-    pub(crate) fn ext4_superblock(&self) -> Result<[u8; SUPERBLOCK_SIZE]> {
+    pub(crate) fn ext4_device_bytes<const SIZE: usize>(&self, start: usize) -> Result<[u8; SIZE]> {
         let block_size = self.superblock().s_blocksize;
-        let (block, offset) = (SUPERBLOCK_START / block_size, SUPERBLOCK_START % block_size);
-        let mut copy = [0; SUPERBLOCK_SIZE];
+        let (block, offset) = (start / block_size, start % block_size);
+        let mut copy = [0; SIZE];
         if offset + copy.len() > block_size {
             return Err(EIO);
         }

@@ -12,32 +12,32 @@
 
 extern crate alloc;
 
-#[path = "../../../coherency.rs"]
-pub mod coherency;
-
 #[path = "../../../errno.rs"]
 pub mod errno;
-
-#[path = "../../../ext4.rs"]
-pub mod ext4;
-
-#[path = "../../../identity.rs"]
-pub mod identity;
-
-#[path = "../../../key.rs"]
-pub mod key;
-
-#[path = "../../../limits.rs"]
-pub mod limits;
-
-#[path = "../../../present.rs"]
-pub mod present;
 
 /// What is written to and read from `/dev/cachefiles`.
 #[path = "../../../daemon"]
 pub mod daemon {
     pub mod command;
 }
+
+/// The format of the store, and what is decided about it.
+#[path = "../../../store"]
+pub mod store {
+    pub mod coherency;
+    pub mod ext4;
+    pub mod identity;
+    pub mod key;
+    pub mod limits;
+    pub mod options;
+    pub mod present;
+}
+pub use store::coherency;
+pub use store::ext4;
+pub use store::identity;
+pub use store::key;
+pub use store::limits;
+pub use store::present;
 
 /// The state of the requests, and what every event does to it.
 #[path = "../../../ondemand"]

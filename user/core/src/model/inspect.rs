@@ -8,11 +8,11 @@
 use crate::model::places::Model;
 use crate::ondemand::answer::Opened;
 use crate::ondemand::delivery::Delivery;
+use crate::ondemand::queue::Entry;
 use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Request;
-use crate::ondemand::state::Object;
 use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
@@ -267,9 +267,9 @@ where
     }
 }
 
-impl<E: Env> Clone for Object<E> {
+impl<E: Env> Clone for Entry<E> {
     fn clone(&self) -> Self {
-        Object {
+        Entry {
             handle: self.handle.clone(),
             state: self.state,
             fd: self.fd,

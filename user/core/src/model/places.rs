@@ -3,10 +3,10 @@
 //! The table's queues as ordered lists: few entries, copied often.
 
 use super::fault::Fault;
+use crate::ondemand::queue;
 use crate::ondemand::queue::Env;
 use crate::ondemand::queue::Request;
 use crate::ondemand::queue::Slots;
-use crate::ondemand::state::Object;
 use alloc::vec::Vec;
 use core::ops::Deref;
 use core::ops::DerefMut;
@@ -21,7 +21,7 @@ impl Env for Model {
     /// The object's label, never used twice.
     type Handle = u32;
     type Requests = Places<Request<Model>>;
-    type Objects = Places<Object<Model>>;
+    type Objects = Places<queue::Entry<Model>>;
 }
 
 /// A reserved place. Nothing is kept for it in the map, so nobody meets it there.

@@ -13,11 +13,11 @@ use crate::ondemand::answer::Opened;
 use crate::ondemand::delivery::Delivery;
 use crate::ondemand::queue::Effect;
 use crate::ondemand::queue::Effects;
+use crate::ondemand::queue::Entry;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::More;
 use crate::ondemand::queue::Request;
 use crate::ondemand::state::Awaited;
-use crate::ondemand::state::Object;
 use crate::ondemand::table::Table;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -316,7 +316,7 @@ impl Sim {
         self.end(cause, label, Err(Errno::ETIMEDOUT));
     }
 
-    fn forget(&mut self, entry: Inline<Object<Model>>) {
+    fn forget(&mut self, entry: Inline<Entry<Model>>) {
         let label = *entry.handle();
         let Some(cookie) = self.cookies.get_mut(&label) else {
             self.violated(format!("object {label} was forgotten again"));

@@ -8,11 +8,11 @@
 use crate::model::places::Inline;
 use crate::model::places::Model;
 use crate::model::places::Place;
+use crate::ondemand::queue::Entry;
 use crate::ondemand::queue::Kind;
 use crate::ondemand::queue::Phase;
 use crate::ondemand::queue::Request;
 use crate::ondemand::queue::Slots;
-use crate::ondemand::state::Object;
 use crate::ondemand::state::Opening;
 use crate::ondemand::state::State;
 use crate::ondemand::table::Table;
@@ -29,7 +29,7 @@ impl Table<Model> {
     }
 
     /// Puts an object's entry back that was handed out.
-    pub fn spoil_put_object_back(&mut self, place: u32, entry: Inline<Object<Model>>) {
+    pub fn spoil_put_object_back(&mut self, place: u32, entry: Inline<Entry<Model>>) {
         let mut cursor = place;
         let place = Place::reserve(&mut cursor, |_| false);
         self.objects.publish(place, entry);

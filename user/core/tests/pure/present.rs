@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Which pages of a file hold data: `present.rs` beside a set of numbers.
+//! Which pages of a file hold data: `store/present.rs` beside a set of numbers.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;

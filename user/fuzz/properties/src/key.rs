@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Names of the store (`key.rs`, `layout.rs`): legal file names, as the protocol writes them, and
+//! Names of the store (`store/key.rs`, `layout.rs`): legal file names, as the protocol writes them, and
 //! they tell the key.
 
 use ondemand_core::errno::Errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The attribute of files and directories of the store (`coherency.rs`): what is written is read
+//! The attribute of files and directories of the store (`store/coherency.rs`): what is written is read
 //! back, and of all other bytes exactly those are taken that the protocol allows.
 
 use ondemand_core::coherency::decode_object;

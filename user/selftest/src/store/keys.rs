@@ -3,7 +3,7 @@
 //! Cookie keys of every kind that can be had through EROFS.
 //!
 //! A key is what `fsid=` says: any bytes but NUL and `,`. So a word that is all zeros, which has no
-//! digits in a name, never comes up; the host tests of `key.rs` have it.
+//! digits in a name, never comes up; the host tests of `store/key.rs` have it.
 
 use ondemand_core::key;
 

@@ -132,7 +132,7 @@ fn dead_cache(t: &Context) -> Result<()> {
         daemon.expect_read()?;
     }
     // An anonymous file keeps the cache from being withdrawn: a compressed read that begins after
-    // that is used by EROFS after it was freed, which no cache can prevent (see patches/).
+    // that is used by EROFS after it was freed, which no cache can prevent (see findings/).
     let kept = std::mem::take(&mut daemon.open);
     drop(daemon);
     for reader in &mut readers {

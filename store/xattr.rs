@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attributes on disk. `user.CacheFiles.cache`: `coherency.rs` says what is in it. Files without
-//! it, or with another, are stale: they are replaced. `user.CacheFiles.identity`, of files alone: `identity.rs`.
+//! The attributes on disk. `user.CacheFiles.cache`: `store/coherency.rs` says what is in it. Files without
+//! it, or with another, are stale: they are replaced. `user.CacheFiles.identity`, of files alone: `store/identity.rs`.
 
-use crate::coherency;
 use crate::errno::Errno;
-use crate::identity;
-use crate::identity::Match;
-use crate::identity::Token;
+use crate::store::coherency;
+use crate::store::identity;
+use crate::store::identity::FileId;
+use crate::store::identity::Match;
+use crate::store::identity::Token;
 use crate::vfs::path::Path;
+use crate::vfs::store_file::InodeId;
 use crate::vfs::store_file::StoreFile;
 use crate::vfs::xattr;
 use kernel::c_str;
@@ -68,13 +70,29 @@ pub(crate) fn check_volume(path: &Path, data: &[u8]) -> Result<bool> {
     Ok(value.and_then(coherency::decode_volume) == Some(data))
 }
 
+/// Which file it is.
+fn id_of(file: &StoreFile) -> Result<FileId> {
+    let InodeId {
+        number,
+        generation,
+        made_seconds,
+        made_nanoseconds,
+    } = file.id()?;
+    Ok(FileId {
+        inode: number,
+        generation,
+        made_seconds,
+        made_nanoseconds,
+    })
+}
+
 /// Sets the attribute that says which file it is, and which version it holds.
 ///
 /// # Errors
 ///
 /// As [`set_object`]; what the file system says when it is asked when the file was made.
 pub(crate) fn set_identity(file: &StoreFile, token: &Token) -> Result {
-    let value = identity::encode(&file.id()?, token);
+    let value = identity::encode(&id_of(file)?, token);
     xattr::set(file.path(), IDENTITY, value.as_bytes())
 }
 
@@ -92,5 +110,5 @@ pub(crate) fn check_identity(file: &StoreFile, token: &Token) -> Result<Match> {
         Err(error) if error == Errno::ERANGE.into() => Some(&[][..]),
         Err(error) => return Err(error),
     };
-    Ok(identity::compare(value, &file.id()?, token))
+    Ok(identity::compare(value, &id_of(file)?, token))
 }

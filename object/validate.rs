@@ -1,46 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What is done with an object's file: finding it, checking it when the object is opened, replacing it,
-//! committing it.
-//!
-//! A new file is committed soon after its first data was stored, by a work item, since the commit
-//! waits for the disk: what a mount has fetched in weeks is not lost with the machine. A commit that fails
-//! is tried again, later and later, as long as the object is bound. What is
-//! stored after that goes to the committed file.
+//! changing its size.
 
-use crate::cache::PAGE;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
-use crate::identity::Token;
-use crate::identity::Version;
-use crate::kcompat::delayed_work::impl_has_delayed_work;
-use crate::kcompat::delayed_work::DelayedWork;
-use crate::kcompat::delayed_work::DelayedWorkItem;
-use crate::kcompat::time::seconds_in_jiffies;
-use crate::namei;
+use crate::object::Backing;
 use crate::object::Current;
 use crate::object::Object;
-use crate::object::Store;
-use crate::object::COMMIT;
-use crate::stop_points::Place;
+use crate::store::identity::Token;
+use crate::store::identity::Version;
+use crate::store::namei;
+use crate::store::pages::padded;
+use crate::store::pages::PAGE;
 use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-
-/// A commit that has failed is tried again after a second, and after twice as long each time, so often: about a minute.
-const COMMIT_AGAIN_DOUBLINGS: u32 = 6;
-
-impl_has_delayed_work! {
-    impl HasDelayedWork<COMMIT> for Object { self.commit }
-}
-
-impl DelayedWorkItem<COMMIT> for Object {
-    fn run(object: Arc<Object>) {
-        object.cache.daemon().stop_at(Place::CommitWork);
-        object.commit_early();
-    }
-}
 
 impl Object {
     /// Finds or makes the file, unless there is one.
@@ -50,15 +26,16 @@ impl Object {
     /// `ENOBUFS` if the object is withdrawn, or the disk is too full for a new file; `ENAMETOOLONG` if its
     /// name would be too long; `EBUSY` if somebody else uses the file or its directory; what the file
     /// system says. Nothing has changed then.
-    pub(crate) fn find(&self, store: &mut Store) -> Result {
-        if store.stored.is_some() {
+    pub(super) fn find(&self, backing: &mut Backing) -> Result {
+        if backing.stored.is_some() {
             return Ok(());
         }
-        let bound = store.bound.as_ref().ok_or(Errno::ENOBUFS)?;
+        let bound = backing.bound.as_ref().ok_or(Errno::ENOBUFS)?;
         let name = self.file_name()?;
-        let live = self.cache.live()?;
-        let cred = self.cache.cred();
-        let stored = cred.run(|| namei::look_up(&live, &bound.volume, self.key_hash, name))?;
+        let dirs = self.store.dirs()?;
+        let cred = self.store.cred();
+        let stored =
+            cred.run(|| namei::look_up(&self.store, &dirs, &bound.volume, self.keys.hash, name))?;
         *self.current.lock() = Some(Current {
             file: stored.file.file().clone(),
             writer: stored.file.writer().clone(),
@@ -66,59 +43,8 @@ impl Object {
             size: None,
             new: stored.unnamed,
         });
-        store.stored = Some(stored);
+        backing.stored = Some(stored);
         Ok(())
-    }
-
-    /// Notes that data was stored.
-    pub(crate) fn filled(self: &Arc<Self>) {
-        if self.has_data.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        if let Some(bound) = &self.store.lock().bound {
-            bound.cookie.set_flag(Flag::HaveData, true);
-        }
-        self.queue_commit();
-    }
-
-    /// Has the file committed, by a work item. One that is queued already, or waits to try again, will find it.
-    fn queue_commit(self: &Arc<Self>) {
-        DelayedWork::<_, COMMIT>::enqueue(self, 0);
-    }
-
-    /// Commits a new file whose object is open. If that fails, it is tried again: a mount may bring in nothing more,
-    /// and last for weeks. Only the first failure in a row is told, and the last, at the withdrawal.
-    fn commit_early(self: &Arc<Self>) {
-        let mut store = self.store.lock();
-        if store.size.is_none() {
-            return;
-        }
-        let Store {
-            bound,
-            stored,
-            failed_commits,
-            ..
-        } = &mut *store;
-        let (Some(bound), Some(stored)) = (bound, stored) else {
-            return;
-        };
-        if !stored.unnamed {
-            return;
-        }
-        let cred = self.cache.cred();
-        let committed = cred.run(|| namei::commit(bound, stored, self));
-        if committed.is_ok() {
-            *failed_commits = 0;
-            return;
-        }
-        let failures = *failed_commits;
-        *failed_commits = failures.saturating_add(1);
-        drop(store);
-        if failures == 0 {
-            self.warn_if_failed("committing the file early", committed);
-        }
-        let seconds = 1 << failures.min(COMMIT_AGAIN_DOUBLINGS);
-        DelayedWork::<_, COMMIT>::enqueue(self, seconds_in_jiffies(seconds));
     }
 
     /// Checks the file against the version that a daemon has told, the first time by its attributes,
@@ -144,20 +70,20 @@ impl Object {
     ///
     /// `EINVAL` if the file system cannot hold it.
     fn padded(&self, size: u64) -> Result<u64> {
-        namei::padded(size)
-            .filter(|padded| *padded <= self.cache.max_file_size())
+        padded(size)
+            .filter(|padded| *padded <= self.store.max_file_size())
             .ok_or(EINVAL)
     }
 
     fn take(&self, version: &Version) -> Result {
-        let mut store = self.store.lock();
+        let mut backing = self.backing.lock();
         let Version { size, token } = *version;
-        match (store.size, &mut store.stored) {
+        match (backing.size, &mut backing.stored) {
             (None, _) => {}
             (Some(known), _) if known != size => return Err(EINVAL),
             (Some(_), Some(stored)) => {
                 return self
-                    .cache
+                    .store
                     .cred()
                     .run(|| namei::is_same_version(stored, &token, self));
             }
@@ -165,19 +91,19 @@ impl Object {
         }
         let padded = self.padded(size)?;
         let told = i64::try_from(size).map_err(|_| EINVAL)?;
-        if store.bound.is_none() {
+        if backing.bound.is_none() {
             return Err(EIO);
         }
-        self.find(&mut store)?;
+        self.find(&mut backing)?;
 
-        self.cache.cred().run(|| {
-            let Store { bound, stored, .. } = &mut *store;
+        self.store.cred().run(|| {
+            let Backing { bound, stored, .. } = &mut *backing;
             let (Some(bound), Some(stored)) = (bound, stored) else {
                 return Err(EIO);
             };
             bound.cookie.set_object_size(told);
             if !stored.unnamed && !namei::is_coherent(stored, &bound.cookie, &token, self)? {
-                *stored = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+                *stored = namei::create(&self.store, &bound.volume, self.keys.hash)?;
             }
             stored.token = token;
             if stored.unnamed {
@@ -196,9 +122,9 @@ impl Object {
                 size: Some(size),
                 new: stored.unnamed,
             };
-            store.size = Some(size);
+            backing.size = Some(size);
             let old = self.current.lock().replace(current);
-            drop(store);
+            drop(backing);
             drop(old);
             Ok(())
         })
@@ -210,17 +136,17 @@ impl Object {
     ///
     /// What the file system says; the object keeps its file then.
     pub(crate) fn invalidate(&self, cookie: &Cookie) -> Result {
-        let mut store = self.store.lock();
-        self.cache.cred().run(|| {
-            let size = store.size;
-            let Store { bound, stored, .. } = &mut *store;
+        let mut backing = self.backing.lock();
+        self.store.cred().run(|| {
+            let size = backing.size;
+            let Backing { bound, stored, .. } = &mut *backing;
             let Some(bound) = bound else {
                 cookie.resume_after_invalidation();
                 return Ok(());
             };
-            let mut new = namei::create(&self.cache, &bound.volume, self.key_hash)?;
+            let mut new = namei::create(&self.store, &bound.volume, self.keys.hash)?;
             new.token = stored.as_ref().map_or(Token::UNTOLD, |stored| stored.token);
-            if let Some(padded) = size.and_then(namei::padded) {
+            if let Some(padded) = size.and_then(padded) {
                 namei::set_padded_size(&new.file, padded)?;
             }
             let current = Current {
@@ -237,7 +163,7 @@ impl Object {
             cookie.resume_after_invalidation();
             if let Some(old) = old.as_ref().filter(|old| !old.unnamed) {
                 // The object has its new file all the same; the old one is replaced at the commit.
-                let deleted = namei::delete(&bound.volume, self.key_hash, old);
+                let deleted = namei::delete(&self.store, &bound.volume, self.keys.hash, old);
                 self.warn_if_failed("deleting the old file", deleted);
             }
             drop((old, old_current));
@@ -252,19 +178,19 @@ impl Object {
     /// `EINVAL` for a size that the file system cannot hold; `EIO` if the object is withdrawn or
     /// was not opened yet; what the file system says.
     pub(crate) fn resize(&self, size: i64) -> Result {
-        let mut store = self.store.lock();
+        let mut backing = self.backing.lock();
         let bytes = u64::try_from(size).map_err(|_| EINVAL)?;
         let padded = self.padded(bytes)?;
-        let Store {
+        let Backing {
             stored,
             bound,
             size: its_size,
             ..
-        } = &mut *store;
+        } = &mut *backing;
         let (Some(bound), Some(stored), Some(old)) = (bound, stored, its_size) else {
             return Err(EIO);
         };
-        self.cache.cred().run(|| {
+        self.store.cred().run(|| {
             if bytes < *old {
                 stored.contents.cut(padded);
                 stored.file.set_size(bytes)?;
@@ -283,47 +209,5 @@ impl Object {
             }
             Ok(())
         })
-    }
-
-    /// Ends the fscache half: commits or deletes the file and gives the cookie back. No access is
-    /// under way; a `copen` in progress is waited for, and so is the disk, a daemon is not.
-    pub(crate) fn finish(self: &Arc<Self>) {
-        self.cache.engine().drop_object(self);
-        self.cache.daemon().stop_at(Place::FinishDropped);
-        let mut store = self.store.lock();
-        let (bound, stored) = (store.bound.take(), store.stored.take());
-        let opened = store.size.is_some();
-        let current = self.current.lock().take();
-        drop(store);
-        drop(current);
-        self.stop_settling();
-        DelayedWork::<_, COMMIT>::shut(self);
-        let (Some(bound), Some(mut stored)) = (bound, stored) else {
-            return;
-        };
-        self.cache.cred().run(|| {
-            let mut retired = bound.cookie.take_flag(Flag::Retired);
-            if opened && !retired {
-                let settled = stored.contents.settle_rest(stored.file.file());
-                self.warn_if_failed("writing filled data to the disk", settled);
-                retired = stored.contents.is_spoiled();
-            }
-            if !retired && opened {
-                let committed = namei::commit(&bound, &mut stored, self);
-                self.warn_if_failed("committing the file, its data is lost", committed);
-            } else if retired && !stored.unnamed {
-                let deleted = namei::delete(&bound.volume, self.key_hash, &stored);
-                self.warn_if_failed("deleting the file", deleted);
-            }
-            // The mark on the file goes before the object is uncounted: the next user may come then.
-            drop(stored);
-            drop(bound);
-        })
-    }
-
-    pub(super) fn warn_if_failed(&self, what: &str, result: Result) {
-        if let Err(error) = result {
-            pr_warn!("{}: {} failed: {:?}\n", self, what, error);
-        }
     }
 }

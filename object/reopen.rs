@@ -20,7 +20,7 @@ impl WorkItem for Object {
     type Pointer = Arc<Object>;
 
     fn run(object: Arc<Object>) {
-        object.cache().daemon().stop_at(Place::ReopenWork);
-        object.cache().engine().send_open(&object);
+        object.engine.stops().stop_at(Place::ReopenWork);
+        object.engine.send_open(&object);
     }
 }

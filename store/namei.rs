@@ -6,35 +6,38 @@
 //! the store always stands for a file whose attributes are set. Called with the cache's credentials in
 //! force.
 
-use crate::cache::Cache;
-use crate::cache::Live;
-use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::culling;
 use crate::errno::Errno;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
-use crate::identity::Match;
-use crate::identity::Token;
+use crate::kcompat::fmt::Display;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
-use crate::object::Bound;
-use crate::object::Object;
-use crate::object::Stored;
-use crate::space::Need;
 use crate::stop_points::Place;
+use crate::store::contents::Contents;
+use crate::store::identity::Match;
+use crate::store::identity::Token;
+use crate::store::pages::PAGE;
+use crate::store::space::Need;
+use crate::store::volume::VolumeDir;
+use crate::store::xattr;
+use crate::store::Dirs;
+use crate::store::Store;
 use crate::vfs::dir::Entry;
 use crate::vfs::removal;
 use crate::vfs::store_file::StoreFile;
-use crate::volume::Volume;
-use crate::xattr;
 use kernel::prelude::*;
 use kernel::str::BStr;
 use kernel::sync::Arc;
 
-/// The size of the file for an object of `size` bytes: whole pages. `None` if that overflows.
-pub(crate) fn padded(size: u64) -> Option<u64> {
-    size.checked_next_multiple_of(PAGE)
+/// A file of the store, as an object has it.
+pub(crate) struct Stored {
+    pub(crate) file: StoreFile,
+    /// What it holds.
+    pub(crate) contents: Arc<Contents>,
+    /// It has no name yet: it is committed once data was stored, or when the object is withdrawn.
+    pub(crate) unnamed: bool,
+    /// Which version of the object it holds; not told before the object was opened.
+    pub(crate) token: Token,
 }
 
 /// Opens the file `name`, or makes one.
@@ -42,12 +45,18 @@ pub(crate) fn padded(size: u64) -> Option<u64> {
 /// # Errors
 ///
 /// `EBUSY` if it is in use, `ENOBUFS` if there is no space for a new one, what the file system says.
-pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) -> Result<Stored> {
-    let dir = volume.fanout(key_hash)?;
-    match dir.open_file(name, volume.cache().cred())? {
+pub(crate) fn look_up(
+    store: &Store,
+    dirs: &Dirs,
+    volume: &VolumeDir,
+    key_hash: u32,
+    name: &[u8],
+) -> Result<Stored> {
+    let dir = volume.fanout(store, key_hash)?;
+    match dir.open_file(name, store.cred())? {
         Entry::File(file) => {
             return Ok(Stored {
-                contents: learn(volume.cache(), &file, name)?,
+                contents: learn(store, &file, name)?,
                 file,
                 unnamed: false,
                 token: Token::UNTOLD,
@@ -59,7 +68,7 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
                 pr_warn!("'{}' in the store is no file\n", BStr::from_bytes(name));
             }
             let removed = if dentry.is_dir() {
-                culling::bury(live, &dir, &dentry)
+                dirs.graveyard().bury(&dir, &dentry)
             } else {
                 removal::unlink(dir.path(), &dentry)
             };
@@ -70,18 +79,18 @@ pub(crate) fn look_up(live: &Live, volume: &Volume, key_hash: u32, name: &[u8]) 
             }
         }
     }
-    create(volume.cache(), volume, key_hash)
+    create(store, volume, key_hash)
 }
 
 /// Finds out what a file holds.
-fn learn(cache: &Cache, file: &StoreFile, name: &[u8]) -> Result<Arc<Contents>> {
+fn learn(store: &Store, file: &StoreFile, name: &[u8]) -> Result<Arc<Contents>> {
     let name = BStr::from_bytes(name);
     // What an earlier user could not write is a hole, and asked for again.
     if let Err(error) = file.start_over() {
         pr_warn!("'{}': some of its data was lost: {:?}\n", name, error);
     }
-    cache.daemon().stop_at(Place::PagesDropped);
-    Contents::learn(file.file(), cache.kind())
+    store.stops().stop_at(Place::PagesDropped);
+    Contents::learn(file.file(), store.kind())
         .inspect_err(|error| pr_warn!("searching '{}' for data: {:?}\n", name, error))
 }
 
@@ -90,11 +99,11 @@ fn learn(cache: &Cache, file: &StoreFile, name: &[u8]) -> Result<Arc<Contents>> 
 /// # Errors
 ///
 /// `ENOBUFS` if there is no space for it, what the file system says.
-pub(crate) fn create(cache: &Cache, volume: &Volume, key_hash: u32) -> Result<Stored> {
-    cache.has_space(Need::File)?;
-    let dir = volume.fanout(key_hash)?;
+pub(crate) fn create(store: &Store, volume: &VolumeDir, key_hash: u32) -> Result<Stored> {
+    store.has_space(Need::File)?;
+    let dir = volume.fanout(store, key_hash)?;
     Ok(Stored {
-        file: dir.create_tmpfile(cache.cred())?,
+        file: dir.create_tmpfile(store.cred())?,
         contents: Contents::nothing()?,
         unnamed: true,
         token: Token::UNTOLD,
@@ -111,7 +120,7 @@ pub(crate) fn is_coherent(
     stored: &Stored,
     cookie: &Cookie,
     token: &Token,
-    object: &Object,
+    object: &impl Display,
 ) -> Result<bool> {
     if !xattr::check_object(stored.file.path(), cookie.object_size())? {
         return Ok(false);
@@ -134,7 +143,7 @@ pub(crate) fn is_coherent(
 /// # Errors
 ///
 /// `ESTALE` for another version; what the file system says.
-pub(crate) fn is_same_version(stored: &mut Stored, token: &Token, object: &Object) -> Result {
+pub(crate) fn is_same_version(stored: &mut Stored, token: &Token, object: &impl Display) -> Result {
     if stored.token == *token {
         return Ok(());
     }
@@ -150,7 +159,7 @@ pub(crate) fn is_same_version(stored: &mut Stored, token: &Token, object: &Objec
 
 /// Notes on the disk that nobody knows which version a file holds, before anything can be added to it by
 /// a daemon that does not say which one it serves.
-fn forget_version(stored: &Stored, object: &Object) -> Result {
+fn forget_version(stored: &Stored, object: &impl Display) -> Result {
     static TOLD: Once = Once::new();
     if TOLD.first() {
         pr_warn!(
@@ -179,17 +188,20 @@ pub(crate) fn set_padded_size(file: &StoreFile, padded: u64) -> Result {
     file.set_size(padded)
 }
 
-/// Sets the attributes, then gives the file its name, unless both are done.
+/// Sets the attributes, then has `link` give the file its name, unless both are done.
 ///
 /// After a crash of the machine the name stands for a file with both attributes, and what the file
 /// system tells as data was written before it became data (direct writes are so on ext4 and XFS).
 ///
 /// # Errors
 ///
-/// What a security module or the file system says; a new file is without a name then, and is gone
+/// What a security module or the file system says, and `link`; a new file is without a name then, and is gone
 /// once it is closed.
-pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Result {
-    let cookie = &bound.cookie;
+pub(crate) fn commit(
+    cookie: &Cookie,
+    stored: &mut Stored,
+    link: impl FnOnce(&mut StoreFile) -> Result,
+) -> Result {
     let changed = cookie.take_flag(Flag::LocalWrite);
     if cookie.take_flag(Flag::NeedsUpdate) || changed {
         xattr::set_object(stored.file.path(), cookie.object_size())
@@ -197,8 +209,7 @@ pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Res
     }
     if stored.unnamed {
         xattr::set_identity(&stored.file, &stored.token)?;
-        let dir = bound.volume.fanout(object.key_hash())?;
-        dir.link(&mut stored.file, object.file_name()?)?;
+        link(&mut stored.file)?;
         stored.unnamed = false;
     }
     Ok(())
@@ -209,7 +220,7 @@ pub(crate) fn commit(bound: &Bound, stored: &mut Stored, object: &Object) -> Res
 /// # Errors
 ///
 /// What a security module or the file system says.
-pub(crate) fn delete(volume: &Volume, key_hash: u32, stored: &Stored) -> Result {
-    let dir = volume.fanout(key_hash)?;
+pub(crate) fn delete(store: &Store, volume: &VolumeDir, key_hash: u32, stored: &Stored) -> Result {
+    let dir = volume.fanout(store, key_hash)?;
     removal::unlink(dir.path(), stored.file.path().dentry())
 }

@@ -5,10 +5,10 @@
 //! A file system that tells holes wrongly would have zeros read for data that was never fetched, so
 //! what it claims is not enough: a file is made, and looked at.
 
-use crate::cache::PAGE;
 use crate::errno::Errno;
-use crate::ext4;
 use crate::kcompat::iov::KernelSource;
+use crate::store::ext4;
+use crate::store::pages::PAGE;
 use crate::vfs::cred::Credentials;
 use crate::vfs::dir::PinnedDir;
 use crate::vfs::page_cache;
@@ -65,7 +65,7 @@ pub(crate) fn check_maps_after_writing(root: &Path) -> Result {
     let lacks = match root.kind() {
         FsKind::Ext4 => {
             let mounted = ext4::Mounted {
-                superblock: &root.ext4_superblock()?,
+                superblock: &root.ext4_device_bytes(ext4::SUPERBLOCK_START)?,
                 options: &root.options()?,
                 as_ext4: root.is_of_type(kernel::c_str!("ext4")),
             };

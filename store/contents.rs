@@ -9,18 +9,18 @@
 //! Locking: `map` is a leaf, held for one chunk.
 
 use self::filling::Fills;
-use crate::cache::PAGE;
 use crate::kcompat::alloc;
 use crate::kcompat::fs::File;
 use crate::kcompat::print::Once;
-use crate::present;
-use crate::present::Chunk;
-use crate::present::Chunks;
-use crate::present::Map;
-use crate::present::Part;
-use crate::present::Step;
-use crate::present::CHUNK;
-use crate::present::WORDS;
+use crate::store::pages::PAGE;
+use crate::store::present;
+use crate::store::present::Chunk;
+use crate::store::present::Chunks;
+use crate::store::present::Map;
+use crate::store::present::Part;
+use crate::store::present::Step;
+use crate::store::present::CHUNK;
+use crate::store::present::WORDS;
 use crate::vfs::allocation;
 use crate::vfs::store_file;
 use crate::vfs::superblock::FsKind;

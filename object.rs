@@ -6,19 +6,18 @@
 //! ends with `withdraw_cookie`. Its on-demand half lives on as long as an anonymous fd names it, so
 //! that a daemon that is slow to close an fd does not hold up a remount.
 //!
-//! Locking: `store` is held while the file is checked, replaced or committed ([`store`]): it may wait
+//! Locking: `backing` is held while the file is checked, replaced or committed ([`validate`], [`commit`]): it may wait
 //! for the disk, never for a daemon. `current` is a spinlock inside it, for those who only need the
 //! file.
 
-mod settle;
-mod store;
+mod commit;
+mod reopen;
+mod validate;
+mod writeback;
 
-use crate::cache::Cache;
-use crate::contents::Contents;
 use crate::errno::Errno;
 use crate::fscache::cache::CountedObject;
 use crate::fscache::cookie::Cookie;
-use crate::identity::Token;
 use crate::kcompat::delayed_work::DelayedWork;
 use crate::kcompat::fmt;
 use crate::kcompat::fs::File;
@@ -26,12 +25,16 @@ use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::print::Once;
 use crate::kcompat::types::ARef;
-use crate::key;
-use crate::key::FileName;
-use crate::ondemand::message::Message;
+use crate::kcompat::workqueue::OwnedQueue;
+use crate::ondemand::client::Client;
+use crate::ondemand::engine::Engine;
 use crate::stop_points::Place;
-use crate::vfs::store_file::StoreFile;
-use crate::volume::Volume;
+use crate::store::contents::Contents;
+use crate::store::key;
+use crate::store::key::FileName;
+use crate::store::namei::Stored;
+use crate::store::volume::VolumeDir;
+use crate::store::Store;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering;
@@ -51,34 +54,23 @@ const COMMIT: u64 = 1;
 const SETTLE: u64 = 2;
 
 /// The fscache half of an object.
-pub(crate) struct Bound {
-    pub(crate) volume: Arc<Volume>,
+struct Bound {
+    volume: Arc<VolumeDir>,
     /// Given back before the object is uncounted.
-    pub(crate) cookie: ARef<Cookie>,
+    cookie: ARef<Cookie>,
     _counted: CountedObject,
 }
 
-/// The file of an object.
-pub(crate) struct Stored {
-    pub(crate) file: StoreFile,
-    /// What it holds.
-    pub(crate) contents: Arc<Contents>,
-    /// It has no name yet: it is committed once data was stored, or when the object is withdrawn.
-    pub(crate) unnamed: bool,
-    /// Which version of the object it holds; not told before the object was opened.
-    pub(crate) token: Token,
-}
-
 /// An object's part that is worked on with the disk.
-pub(crate) struct Store {
+struct Backing {
     /// `None` before a file could be found or made, and after the withdrawal.
     ///
     /// Before `bound`: the mark on the file goes before the object is uncounted, since the next
     /// user may come then.
-    pub(crate) stored: Option<Stored>,
-    pub(crate) bound: Option<Bound>,
+    stored: Option<Stored>,
+    bound: Option<Bound>,
     /// Bytes, as the daemon told them when the object was opened for the first time.
-    pub(crate) size: Option<u64>,
+    size: Option<u64>,
     /// Early commits that have failed, in a row.
     failed_commits: u32,
 }
@@ -98,26 +90,33 @@ pub(crate) struct Current {
     pub(crate) new: bool,
 }
 
+/// What an object is called.
+struct Keys {
+    volume: KVec<u8>,
+    cookie: KVec<u8>,
+    /// The name of its file; `None` if that would be too long.
+    name: Option<FileName>,
+    /// The hash that chooses its directory.
+    hash: u32,
+}
+
 /// An object.
 #[pin_data]
 pub(crate) struct Object {
-    cache: Arc<Cache>,
+    engine: Arc<Engine<Object>>,
+    store: Arc<Store>,
     /// Its place in the request table; set before anybody else sees the object.
     number: AtomicU32,
-    volume_key: KVec<u8>,
-    cookie_key: KVec<u8>,
-    /// `None` if the name of its file would be too long.
-    name: Option<FileName>,
-    key_hash: u32,
+    keys: Keys,
     /// Readers that wait for the first opening.
     #[pin]
     opened: WaitQueue,
     #[pin]
-    pub(crate) reopen: Work<Object>,
+    reopen: Work<Object>,
     #[pin]
     commit: DelayedWork<Object, COMMIT>,
     #[pin]
-    store: Mutex<Store>,
+    backing: Mutex<Backing>,
     #[pin]
     current: SpinLock<Option<Current>>,
     /// fscache was told that data was stored.
@@ -139,8 +138,13 @@ impl Object {
     ///
     /// `EOPNOTSUPP` for a cookie of a netfs that does not let the cache tell the size or has auxiliary
     /// data; `ENOMEM`.
-    pub(crate) fn lookup(volume: &Arc<Volume>, cookie: &Cookie) -> Result<Arc<Self>> {
-        let cache = volume.cache();
+    pub(crate) fn lookup(
+        engine: &Arc<Engine<Object>>,
+        store: &Arc<Store>,
+        volume: &Arc<VolumeDir>,
+        cookie: &Cookie,
+        counted: CountedObject,
+    ) -> Result<Arc<Self>> {
         if !cookie.wants_cache_size() || cookie.has_aux() {
             static TOLD: Once = Once::new();
             if TOLD.first() {
@@ -148,18 +152,21 @@ impl Object {
             }
             return Err(Errno::EOPNOTSUPP.into());
         }
-        let mut cookie_key = KVec::new();
-        cookie_key.extend_from_slice(cookie.key(), GFP_KERNEL)?;
-        let mut volume_key = KVec::new();
-        volume_key.extend_from_slice(volume.key(), GFP_KERNEL)?;
+        let mut keys = Keys {
+            volume: KVec::new(),
+            cookie: KVec::new(),
+            name: key::cook(cookie.key()).ok(),
+            hash: cookie.key_hash(),
+        };
+        keys.cookie.extend_from_slice(cookie.key(), GFP_KERNEL)?;
+        keys.volume.extend_from_slice(volume.key(), GFP_KERNEL)?;
 
-        let live = cache.live()?;
         let bound = Bound {
             volume: volume.clone(),
             cookie: cookie.into(),
-            _counted: live.fscache().count_object(),
+            _counted: counted,
         };
-        let store = Store {
+        let backing = Backing {
             stored: None,
             bound: Some(bound),
             size: None,
@@ -167,54 +174,42 @@ impl Object {
         };
         let object = Arc::pin_init(
             pin_init!(Self {
-                cache: cache.clone(),
+                engine: engine.clone(),
+                store: store.clone(),
                 number: AtomicU32::new(0),
-                volume_key,
-                cookie_key,
-                name: key::cook(cookie.key()).ok(),
-                key_hash: cookie.key_hash(),
+                keys,
                 opened <- WaitQueue::new(),
                 reopen <- new_work!("cachefiles_reopen"),
-                commit <- DelayedWork::new(cache.daemon().commit_queue()),
-                store <- new_mutex!(store, "cachefiles_store"),
+                commit <- DelayedWork::new(store.queue()),
+                backing <- new_mutex!(backing, "cachefiles_backing"),
                 current <- new_spinlock!(None, "cachefiles_current"),
                 has_data: AtomicBool::new(false),
-                settle <- DelayedWork::new(cache.daemon().commit_queue()),
+                settle <- DelayedWork::new(store.queue()),
                 unsettled: AtomicBool::new(false),
             }),
             GFP_KERNEL,
         )?;
-        let found = object.find(&mut object.store.lock());
+        let found = object.find(&mut object.backing.lock());
         if let Err(error) = found {
             if ratelimit() {
                 pr_err!("{}: no file: {:?}\n", &*object, error);
             }
         }
-        cache.daemon().stop_at(Place::LookupFound);
-        cache.engine().admit(&object)?;
-        cache.daemon().stop_at(Place::LookupAdmitted);
-        cache.engine().send_open(&object);
+        store.stops().stop_at(Place::LookupFound);
+        engine.admit(&object)?;
+        store.stops().stop_at(Place::LookupAdmitted);
+        engine.send_open(&object);
         Ok(object)
     }
 
-    /// The cache.
-    pub(crate) fn cache(&self) -> &Arc<Cache> {
-        &self.cache
+    /// The request table that it is in.
+    pub(crate) fn engine(&self) -> &Arc<Engine<Object>> {
+        &self.engine
     }
 
-    /// The place in the request table.
-    pub(crate) fn number(&self) -> u32 {
-        self.number.load(Ordering::Relaxed)
-    }
-
-    /// Sets the place. Called by the table's keeper before the object can be found in it.
-    pub(crate) fn set_number(&self, number: u32) {
-        self.number.store(number, Ordering::Relaxed);
-    }
-
-    /// The queue of those who wait for the first opening.
-    pub(crate) fn opened(&self) -> &WaitQueue {
-        &self.opened
+    /// The store that its file is in.
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// The name of its file.
@@ -222,33 +217,9 @@ impl Object {
     /// # Errors
     ///
     /// `ENAMETOOLONG` if it would be too long.
-    pub(crate) fn file_name(&self) -> Result<&[u8]> {
-        let name = self.name.as_ref().ok_or(Errno::ENAMETOOLONG)?;
+    fn file_name(&self) -> Result<&[u8]> {
+        let name = self.keys.name.as_ref().ok_or(Errno::ENAMETOOLONG)?;
         Ok(name.as_bytes())
-    }
-
-    /// What it is called where somebody reads it: the name of its file, or its key if there is none.
-    pub(crate) fn name(&self) -> &[u8] {
-        self.file_name().unwrap_or(&self.cookie_key)
-    }
-
-    /// The volume's key.
-    pub(crate) fn volume_key(&self) -> &[u8] {
-        &self.volume_key
-    }
-
-    /// The hash that chooses its directory.
-    pub(crate) fn key_hash(&self) -> u32 {
-        self.key_hash
-    }
-
-    /// The OPEN that asks for this object.
-    pub(crate) fn open_message(&self, fd: i32) -> Message<'_> {
-        Message::Open {
-            fd,
-            volume_key: &self.volume_key,
-            cookie_key: &self.cookie_key,
-        }
     }
 
     /// The file and the size.
@@ -267,22 +238,53 @@ impl Object {
     /// As [`Object::find`].
     pub(crate) fn current_or_found(&self) -> Result<Current> {
         self.current().or_else(|_| {
-            self.find(&mut self.store.lock())?;
+            self.find(&mut self.backing.lock())?;
             self.current()
         })
     }
 
     /// Has fscache withdraw the cookie, as soon as no access to it is under way.
     pub(crate) fn withdraw(&self) {
-        if let Some(bound) = &self.store.lock().bound {
+        if let Some(bound) = &self.backing.lock().bound {
             bound.cookie.withdraw();
         }
     }
 }
 
+impl Client for Object {
+    fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    fn set_number(&self, number: u32) {
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    fn opened(&self) -> &WaitQueue {
+        &self.opened
+    }
+
+    fn volume_key(&self) -> &[u8] {
+        &self.keys.volume
+    }
+
+    fn cookie_key(&self) -> &[u8] {
+        &self.keys.cookie
+    }
+
+    /// The name of its file, or its key if there is none.
+    fn name(&self) -> &[u8] {
+        self.file_name().unwrap_or(&self.keys.cookie)
+    }
+
+    fn queue_reopening(self: Arc<Self>, queue: &'static OwnedQueue) {
+        let _ = queue.enqueue::<Arc<Object>, 0>(self);
+    }
+}
+
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(BStr::from_bytes(&self.volume_key), f)?;
+        fmt::Display::fmt(BStr::from_bytes(&self.keys.volume), f)?;
         f.write_str("/")?;
         fmt::Display::fmt(BStr::from_bytes(self.name()), f)
     }

@@ -4,10 +4,10 @@
 //!
 //! `statfs` does not count what is being written, so that is counted here and added to it.
 
-use crate::limits::Level;
-use crate::limits::Limits;
-use crate::limits::Marks;
-use crate::vfs::path::Space;
+use crate::store::limits::Level;
+use crate::store::limits::Limits;
+use crate::store::limits::Marks;
+use crate::vfs::superblock::Space;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering;
 

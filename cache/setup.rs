@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the daemon tells before `bind`: where the cache lives, what it is called, how full it may
-//! become, how long it waits, how much it is asked for and at once, whether it tells versions.
+//! What the daemon tells before `bind`: where the cache lives, what it is called, whose rights it has, and the
+//! [options](crate::store::options).
 
-use crate::daemon::command::Fill;
-use crate::limits::Limits;
+use crate::store::options::Options;
 use crate::vfs::security::SecurityId;
 use kernel::prelude::*;
 use kernel::str::CStr;
@@ -41,18 +40,7 @@ pub(crate) struct Setup {
     dir: Option<Text>,
     tag: Option<Text>,
     security_context: Option<SecurityId>,
-    /// How full the file system may become.
-    pub(crate) limits: Limits,
-    /// Seconds that a request waits for its answer; 0: for ever.
-    pub(crate) timeout: u32,
-    /// Bytes of the windows that READs ask for, a power of two; 0: for what is missing alone.
-    pub(crate) fetch: u32,
-    /// How the daemon's data is stored.
-    pub(crate) fill: Fill,
-    /// The most messages that one `read` delivers; 0: it was not told, one.
-    pub(crate) batch: u32,
-    /// A `copen` may tell the version of an object.
-    pub(crate) identity: bool,
+    pub(crate) options: Options,
 }
 
 fn set_once(place: &mut Option<Text>, name: &str, value: &[u8]) -> Result {

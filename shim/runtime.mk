@@ -25,18 +25,18 @@ $(obj)/main.o $(obj)/bindings/bindings_generated.rs $(obj)/bindings/shims_genera
 # The kernel crate's printing is the one thing that the kernel has to know Rust for.
 quiet_cmd_ondemand_kernel = OBJCOPY $@
       cmd_ondemand_kernel = $(OBJCOPY) --redefine-sym _printk=ondemand_rust_printk $< $@
-$(obj)/runtime/kernel.o: $(objtree)/rust/kernel.o FORCE
+$(obj)/shim/kernel.o: $(objtree)/rust/kernel.o FORCE
 	$(call if_changed,ondemand_kernel)
 $(objtree)/rust/kernel.o: ondemand_rust ;
 
-ondemand_parts = $(filter-out rust/kernel.o,$(ondemand_rust_objects)) $(obj)/runtime/kernel.o
+ondemand_parts = $(filter-out rust/kernel.o,$(ondemand_rust_objects)) $(obj)/shim/kernel.o
 # What the module refers to is where the linker begins.
 quiet_cmd_ondemand_runtime = LD [M]  $@
       cmd_ondemand_runtime = \
-	$(LD) $(ld_flags) -r --gc-sections -T $(src)/runtime/runtime.lds -o $@ \
+	$(LD) $(ld_flags) -r --gc-sections -T $(src)/shim/runtime.lds -o $@ \
 		$$($(NM) --undefined-only $(obj)/main.o $(obj)/shim/rust_printk.o | sed -nE 's/^ *U (_R|rust_)/-u \1/p' | sort -u) \
 		$(ondemand_parts)
-$(obj)/runtime/runtime.o: $(obj)/main.o $(obj)/shim/rust_printk.o $(obj)/runtime/kernel.o $(src)/runtime/runtime.lds FORCE
+$(obj)/shim/runtime.o: $(obj)/main.o $(obj)/shim/rust_printk.o $(obj)/shim/kernel.o $(src)/shim/runtime.lds FORCE
 	$(call if_changed,ondemand_runtime)
 
-targets += runtime/kernel.o runtime/runtime.o
+targets += shim/kernel.o shim/runtime.o

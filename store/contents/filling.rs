@@ -12,10 +12,10 @@
 //!
 //! Locking: the list is not locked while a file is written.
 
-use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::holes;
 use crate::kcompat::fs::File;
+use crate::store::contents::Contents;
+use crate::store::pages::pages;
+use crate::store::pages::PAGE;
 use crate::vfs::page_cache;
 use crate::vfs::store_file;
 use crate::vfs::store_io::Way;
@@ -47,7 +47,7 @@ impl Contents {
     ///
     /// `ENOMEM`.
     pub(crate) fn begin_fill(&self, bytes: Range<u64>) -> Result<Filling<'_>> {
-        let pages = holes::pages(&bytes);
+        let pages = pages(&bytes);
         self.reserve(pages.clone())?;
         let mut fills = self.fills.lock();
         while fills.of(&pages).any(|(_, other)| other.alone) {
@@ -173,8 +173,8 @@ impl Filling<'_> {
         } else {
             (stopped - stopped % PAGE).max(start)
         };
-        let stored = holes::pages(&(start..counts));
-        let all = holes::pages(&(start..end));
+        let stored = pages(&(start..counts));
+        let all = pages(&(start..end));
         self.contents.mark(stored.clone());
         if way == Way::Cached && !stored.is_empty() {
             self.in_memory = Some(stored.clone());

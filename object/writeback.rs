@@ -24,14 +24,14 @@ impl_has_delayed_work! {
 
 impl DelayedWorkItem<SETTLE> for Object {
     fn run(object: Arc<Object>) {
-        object.cache.daemon().stop_at(Place::SettleWork);
+        object.store.stops().stop_at(Place::SettleWork);
         // What is filled from now on queues it again.
         object.unsettled.store(false, Ordering::Relaxed);
         let Ok(current) = object.current() else {
             return;
         };
         let settled = object
-            .cache()
+            .store
             .cred()
             .run(|| current.contents.settle(&current.file));
         object.warn_if_failed("writing filled data to the disk", settled);
@@ -44,7 +44,7 @@ impl Object {
         if self.unsettled.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.cache.daemon().stop_at(Place::SettleWanted);
+        self.store.stops().stop_at(Place::SettleWanted);
         DelayedWork::<_, SETTLE>::enqueue(self, seconds_in_jiffies(AFTER));
     }
 

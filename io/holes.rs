@@ -2,11 +2,11 @@
 
 //! The holes of an object: what has to be asked for.
 
-use crate::cache::PAGE;
-use crate::contents::Contents;
-use crate::namei;
+use crate::store::contents::Contents;
+use crate::store::pages::padded;
+use crate::store::pages::pages;
+use crate::store::pages::PAGE;
 use crate::vfs::store_file::Extent;
-use core::ops::Range;
 use kernel::prelude::*;
 
 /// A range of bytes, in whole pages.
@@ -21,14 +21,9 @@ impl Span {
     pub(crate) fn around(start: u64, len: u64) -> Option<Self> {
         Some(Span {
             start: start - start % PAGE,
-            end: namei::padded(start.checked_add(len)?)?,
+            end: padded(start.checked_add(len)?)?,
         })
     }
-}
-
-/// The pages that hold `bytes`.
-pub(crate) fn pages(bytes: &Range<u64>) -> Range<u64> {
-    bytes.start / PAGE..bytes.end.div_ceil(PAGE)
 }
 
 impl Contents {
