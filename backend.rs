@@ -23,6 +23,7 @@ impl Backend for Cache {
     type Cache = Cache;
     type Volume = Volume;
     type Object = Object;
+    type Operations = CacheReads;
 
     fn acquire_volume(
         cache: ArcBorrow<'_, Cache>,
@@ -56,7 +57,6 @@ impl Backend for Cache {
     }
 
     fn begin_operation(object: ArcBorrow<'_, Object>, resources: &mut CacheResources) {
-        resources.set_operations::<CacheReads>();
         // Before the first opening the file may yet be replaced; whoever waits for the opening is
         // told then.
         if let Ok(current) = object.current() {

@@ -7,6 +7,7 @@
 
 use crate::bindings;
 use crate::fscache::cookie::Cookie;
+use crate::fscache::netfs::Operations;
 use crate::fscache::resources::CacheResources;
 use crate::fscache::volume::VolumeCookie;
 use crate::fscache::volume::WeakVolume;
@@ -28,6 +29,8 @@ pub(crate) trait Backend: Sized + 'static {
     type Volume: Send + Sync + 'static;
     /// What stands behind a cookie.
     type Object: Send + Sync + 'static;
+    /// What reads from its cookies do.
+    type Operations: Operations<Backend = Self>;
 
     /// Prepares the store for a volume. On success the backend keeps `attachment` until
     /// [`Backend::free_volume`] or its own withdrawal, whichever comes first.
@@ -66,7 +69,7 @@ pub(crate) trait Backend: Sized + 'static {
     /// The object could not be emptied.
     fn invalidate_cookie(object: ArcBorrow<'_, Self::Object>, cookie: &Cookie) -> Result;
 
-    /// Prepares `resources` for reads.
+    /// An operation on the object begins, whose reads `Operations` carries out.
     fn begin_operation(object: ArcBorrow<'_, Self::Object>, resources: &mut CacheResources);
 
     /// The netfs has changed the object's size.
@@ -220,6 +223,7 @@ impl<B: Backend> Table<B> {
         // SAFETY: That access keeps `withdraw_cookie` from being called.
         match unsafe { object::<B>(resources.cookie()) } {
             Some(object) => {
+                resources.set_operations::<B>();
                 B::begin_operation(object, resources);
                 true
             }

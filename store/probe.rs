@@ -130,8 +130,8 @@ pub(crate) fn check_store(store: &PinnedDir, cred: &Credentials) -> Result {
 fn write_one_page(file: &StoreFile) -> Result {
     let page = KVec::from_elem(0xffu8, PAGE_SIZE, GFP_KERNEL)?;
     file.set_size(PROBE_SIZE)?;
-    let mut source = KernelSource::new(&page);
-    match store_io::write(Way::Direct, file.writer(), PROBE_DATA, source.iter())? {
+    let mut source = KernelSource::new(page);
+    match store_io::write(Way::Direct, file.writer(), PROBE_DATA, &mut source.iter())? {
         PAGE_SIZE => Ok(()),
         _ => Err(EIO),
     }
