@@ -5,7 +5,7 @@
 use crate::cache::volume::Volume;
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fscache::backend::Attachment;
+use crate::fscache::attachment::Attachment;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
@@ -33,10 +33,6 @@ impl Backend for Cache {
         Volume::acquire(cache.into(), volume, attachment).inspect_err(|error| {
             pr_err!("volume '{}': {:?}\n", BStr::from_bytes(volume.key()), error)
         })
-    }
-
-    fn free_volume(volume: ArcBorrow<'_, Volume>) -> Option<Attachment<Self>> {
-        volume.cache().volumes().detach(volume.number())
     }
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {

@@ -6,13 +6,17 @@
 //! (`struct fscache_cache_ops`)
 
 use crate::bindings;
+use crate::fscache::attachment::Attachment;
+use crate::fscache::attachment::Tie;
+use crate::fscache::cache;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::netfs::Operations;
 use crate::fscache::resources::CacheResources;
+use crate::fscache::volume;
 use crate::fscache::volume::VolumeCookie;
-use crate::fscache::volume::WeakVolume;
 use crate::kcompat::types::into_foreign;
 use core::marker::PhantomData;
+use core::sync::atomic::Ordering;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
@@ -32,8 +36,8 @@ pub(crate) trait Backend: Sized + 'static {
     /// What reads from its cookies do.
     type Operations: Operations<Backend = Self>;
 
-    /// Prepares the store for a volume. On success the backend keeps `attachment` until
-    /// [`Backend::free_volume`] or its own withdrawal, whichever comes first.
+    /// Prepares the store for a volume. `attachment` is for the cache's withdrawal. The result is dropped when fscache
+    /// frees the volume, or is given back by the withdrawal.
     ///
     /// # Errors
     ///
@@ -43,9 +47,6 @@ pub(crate) trait Backend: Sized + 'static {
         volume: &VolumeCookie,
         attachment: Attachment<Self>,
     ) -> Result<Arc<Self::Volume>>;
-
-    /// The volume is going: give its attachment back, unless a withdrawal has taken it already.
-    fn free_volume(volume: ArcBorrow<'_, Self::Volume>) -> Option<Attachment<Self>>;
 
     /// Takes in the object of a cookie.
     ///
@@ -79,32 +80,6 @@ pub(crate) trait Backend: Sized + 'static {
     fn prepare_to_write(object: ArcBorrow<'_, Self::Object>, cookie: &Cookie);
 }
 
-/// The right to detach a volume from its backend: whoever has it may take out what
-/// `acquire_volume` returned. There is one for each attached volume.
-pub(crate) struct Attachment<B> {
-    volume: WeakVolume,
-    _backend: PhantomData<B>,
-}
-
-impl<B: Backend> Attachment<B> {
-    /// The volume, unless fscache is freeing it.
-    pub(crate) fn volume(&self) -> &WeakVolume {
-        &self.volume
-    }
-
-    /// Detaches `volume`, which must be the one of this attachment, and gives back its private
-    /// data.
-    pub(crate) fn detach(self, volume: &VolumeCookie) -> Option<Arc<B::Volume>> {
-        if !self.volume.is(volume) {
-            return None;
-        }
-        // SAFETY: The attachment is the only right to it and is used up. Both of its users hold
-        // it when no cookie of the volume is in use: fscache frees a volume only then, and a
-        // withdrawal waits for it.
-        unsafe { volume.take_private() }
-    }
-}
-
 /// The C side's table of functions.
 pub(super) struct Table<B>(PhantomData<B>);
 
@@ -127,19 +102,35 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn acquire_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: fscache holds the volume during the call.
         let volume = unsafe { VolumeCookie::from_raw(volume) };
-        // SAFETY: The volume is attached to a cache of ours, whose `cache_priv` was set by `add`
-        // and stays until the volumes are gone.
-        let cache = unsafe {
-            let cache = (*volume.as_ptr()).cache;
-            <Arc<B::Cache> as ForeignOwnable>::borrow((*cache).cache_priv)
+        // SAFETY: The volume is attached to a cache of ours, and fscache holds an access to that.
+        let Some(cache) = (unsafe { cache::private::<B>(volume.cache()) }) else {
+            return;
         };
-        let attachment = Attachment {
-            volume: WeakVolume::new(volume),
-            _backend: PhantomData,
-        };
-        if let Ok(private) = B::acquire_volume(cache, volume, attachment) {
-            volume.set_private(private);
-        }
+        // A volume without what stands behind it is one that nothing is cached of.
+        let _ = Self::attach(cache, volume);
+    }
+
+    fn attach(cache: &cache::Private<B>, volume: &VolumeCookie) -> Result {
+        let tie = Tie::new(volume)?;
+        let memory = KBox::<volume::Private<B>>::new_uninit(GFP_KERNEL)?;
+        let attachment = Attachment::new(tie.clone());
+        let private = B::acquire_volume(cache.cache.as_arc_borrow(), volume, attachment)
+            .inspect_err(|_| tie.cut())?;
+        // No withdrawal looks at the volume before fscache has ended its access to the cache.
+        tie.pin(volume);
+        let attached = cache.attached.clone();
+        attached.fetch_add(1, Ordering::Relaxed);
+        let private = KBox::write(
+            memory,
+            volume::Private {
+                tie,
+                volume: private,
+                attached,
+            },
+        );
+        // SAFETY: fscache is attaching it, to a cache of ours.
+        unsafe { volume.set_private::<B>(private) };
+        Ok(())
     }
 
     /// # Safety
@@ -148,17 +139,9 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn free_volume(volume: *mut bindings::fscache_volume) {
         // SAFETY: fscache keeps the volume's memory during the call.
         let volume = unsafe { VolumeCookie::from_raw(volume) };
-        let private = volume.private();
-        if private.is_null() {
-            return;
-        }
-        // SAFETY: Set by `acquire_volume`. The volume's last reference is gone, so that a
-        // withdrawal, which needs one, cannot take the data out meanwhile.
-        let attachment =
-            B::free_volume(unsafe { <Arc<B::Volume> as ForeignOwnable>::borrow(private) });
-        if let Some(attachment) = attachment {
-            drop(attachment.detach(volume));
-        }
+        // SAFETY: It is attached to a cache of ours. Its last reference is gone, and with it all cookies, so that there is
+        // no lookup, and a withdrawal, which needs one, does not take it out.
+        drop(unsafe { volume.take_private::<B>() });
     }
 
     /// # Safety
@@ -167,10 +150,12 @@ impl<B: Backend> Table<B> {
     unsafe extern "C" fn lookup_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
         // SAFETY: fscache holds the cookie, and an access to its volume, during the call.
         let cookie = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: A lookup follows a successful `acquire_volume`, and the access keeps the data.
-        let volume =
-            unsafe { <Arc<B::Volume> as ForeignOwnable>::borrow(cookie.volume().private()) };
-        match B::lookup_cookie(volume, cookie) {
+        // SAFETY: The volume is attached to a cache of ours, and the access keeps what stands behind it.
+        let Some(volume) = (unsafe { cookie.volume().private::<B>() }) else {
+            cookie.caching_failed();
+            return false;
+        };
+        match B::lookup_cookie(volume.volume.as_arc_borrow(), cookie) {
             Ok(object) => {
                 // SAFETY: Nobody looks at the field before this function has returned.
                 unsafe { (*cookie.as_ptr()).cache_priv = into_foreign(object) };

@@ -5,10 +5,15 @@
 //! C header: [`include/linux/fscache.h`](srctree/include/linux/fscache.h)
 
 use crate::bindings;
+use crate::fscache::attachment::Tie;
+use crate::fscache::backend::Backend;
 use crate::kcompat::types::into_foreign;
-use crate::kcompat::types::ARef;
 use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering;
+use kernel::prelude::*;
+use kernel::sync::Arc;
 use kernel::types::ForeignOwnable;
 use kernel::types::Opaque;
 
@@ -73,70 +78,53 @@ impl VolumeCookie {
         unsafe { core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into()) }
     }
 
-    /// Keeps the count of accesses above zero until [`VolumeCookie::withdraw`].
-    pub(crate) fn pin(&self) {
-        // SAFETY: The volume is live.
-        unsafe { bindings::fscache_pin_volume(self.as_ptr()) }
+    /// Its cache.
+    pub(super) fn cache(&self) -> *mut bindings::fscache_cache {
+        self.raw().cache
     }
 
-    /// Withdraws the volume: sleeps until no access is under way.
-    pub(crate) fn withdraw(&self) {
-        // SAFETY: The volume is live, and pinned once.
-        unsafe { bindings::fscache_withdraw_volume(self.as_ptr()) }
-    }
-
-    pub(super) fn set_private<T: ForeignOwnable>(&self, private: T) {
-        // SAFETY: Called by the one who attaches the volume, before anybody looks for it.
-        unsafe { (*self.as_ptr()).cache_priv = into_foreign(private) }
-    }
-
-    pub(super) fn private(&self) -> *mut kernel::ffi::c_void {
-        self.raw().cache_priv
-    }
-
-    /// Takes out what `acquire_volume` returned.
+    /// Notes what stands behind it.
     ///
     /// # Safety
     ///
-    /// `T` is its type, the caller is the only one who may take it, and no cookie of the volume is
-    /// in use any more.
-    pub(super) unsafe fn take_private<T: ForeignOwnable>(&self) -> Option<T> {
+    /// fscache attaches the volume, to a cache of `B`: nobody else looks for it yet.
+    pub(super) unsafe fn set_private<B: Backend>(&self, private: KBox<Private<B>>) {
+        // SAFETY: The caller is alone.
+        unsafe { (*self.as_ptr()).cache_priv = into_foreign(private) }
+    }
+
+    /// What stands behind it, if anything does.
+    ///
+    /// # Safety
+    ///
+    /// It is attached to a cache of `B`, and nobody takes that out during `'a`.
+    pub(super) unsafe fn private<'a, B: Backend>(&self) -> Option<&'a Private<B>> {
+        let private = self.raw().cache_priv;
+        // SAFETY: Not null, so put there by `set_private`; the caller keeps it there.
+        (!private.is_null()).then(|| unsafe { KBox::<Private<B>>::borrow(private) })
+    }
+
+    /// Takes out what stands behind it, if anything does.
+    ///
+    /// # Safety
+    ///
+    /// It is attached to a cache of `B`, and nobody else looks at that, or will.
+    pub(super) unsafe fn take_private<B: Backend>(&self) -> Option<Arc<B::Volume>> {
         // SAFETY: The caller is alone.
         let private = unsafe { super::take_pointer(&mut (*self.as_ptr()).cache_priv) };
         // SAFETY: Null, or put there by `set_private`.
-        unsafe { T::try_from_foreign(private) }
+        let private = unsafe { KBox::<Private<B>>::try_from_foreign(private) }?;
+        let Private { tie, volume, attached } = KBox::into_inner(private);
+        tie.cut();
+        attached.fetch_sub(1, Ordering::Release);
+        Some(volume)
     }
 }
 
-/// A volume that may be on its way out: it is remembered without a reference.
-///
-/// # Invariants
-///
-/// The volume is not freed before the owner of this value has let go of it.
-pub(crate) struct WeakVolume(NonNull<bindings::fscache_volume>);
-
-// SAFETY: A volume may be used from any thread.
-unsafe impl Send for WeakVolume {}
-// SAFETY: As above.
-unsafe impl Sync for WeakVolume {}
-
-impl WeakVolume {
-    pub(super) fn new(volume: &VolumeCookie) -> Self {
-        // INVARIANT: fscache calls `free_volume` before it frees the volume, and the cache lets go
-        // of this value there.
-        WeakVolume(NonNull::from(volume).cast())
-    }
-
-    /// Whether it is this one.
-    pub(super) fn is(&self, volume: &VolumeCookie) -> bool {
-        self.0.as_ptr() == volume.as_ptr()
-    }
-
-    /// The volume with a reference, unless its last one is gone.
-    pub(crate) fn upgrade(&self) -> Option<ARef<VolumeCookie>> {
-        // SAFETY: The memory is live by the type invariant.
-        let volume = unsafe { bindings::fscache_get_withdrawn_volume(self.0.as_ptr()) };
-        // SAFETY: Not null means that a reference was taken.
-        NonNull::new(volume.cast()).map(|volume| unsafe { ARef::from_raw(volume) })
-    }
+/// What stands behind a volume.
+pub(super) struct Private<B: Backend> {
+    pub(super) tie: Arc<Tie>,
+    pub(super) volume: Arc<B::Volume>,
+    /// How many volumes are attached to the cache, this one included.
+    pub(super) attached: Arc<AtomicUsize>,
 }
