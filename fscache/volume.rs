@@ -59,28 +59,28 @@ impl VolumeCookie {
         self.0.get()
     }
 
-    fn raw(&self) -> &bindings::fscache_volume {
-        // SAFETY: The volume is live; callers read fields that do not change.
-        unsafe { &*self.as_ptr() }
-    }
-
     /// Its key without the NUL, at most 254 bytes.
     pub(crate) fn key(&self) -> &[u8] {
-        let key = self.raw().key;
+        // SAFETY: The volume is live; the field does not change.
+        let key = unsafe { (*self.as_ptr()).key };
         // SAFETY: The first byte of a volume's key is the length of the rest.
         unsafe { core::slice::from_raw_parts(key.add(1), (*key).into()) }
     }
 
     /// What the netfs wants compared before stored data is used; at most 255 bytes.
     pub(crate) fn coherency(&self) -> &[u8] {
-        let raw = self.raw();
-        // SAFETY: The data is `coherency_len` bytes long and set when the volume is made.
-        unsafe { core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into()) }
+        // SAFETY: The volume is live; the field does not change.
+        let len = unsafe { (*self.as_ptr()).coherency_len };
+        // SAFETY: The volume is live.
+        let data = unsafe { core::ptr::addr_of!((*self.as_ptr()).coherency) };
+        // SAFETY: The data is `len` bytes long, set when the volume is made, and does not change.
+        unsafe { core::slice::from_raw_parts(data.cast(), len.into()) }
     }
 
     /// Its cache.
     pub(super) fn cache(&self) -> *mut bindings::fscache_cache {
-        self.raw().cache
+        // SAFETY: The volume is live; the field does not change.
+        unsafe { (*self.as_ptr()).cache }
     }
 
     /// Notes what stands behind it.
@@ -99,7 +99,8 @@ impl VolumeCookie {
     ///
     /// It is attached to a cache of `B`, and nobody takes that out during `'a`.
     pub(super) unsafe fn private<'a, B: Backend>(&self) -> Option<&'a Private<B>> {
-        let private = self.raw().cache_priv;
+        // SAFETY: The volume is live; nobody changes the field, as the caller promises.
+        let private = unsafe { (*self.as_ptr()).cache_priv };
         // SAFETY: Not null, so put there by `set_private`; the caller keeps it there.
         (!private.is_null()).then(|| unsafe { KBox::<Private<B>>::borrow(private) })
     }

@@ -66,7 +66,7 @@ pub(crate) fn check_maps_after_writing(root: &Path) -> Result {
         FsKind::Ext4 => {
             let mounted = ext4::Mounted {
                 superblock: &root.ext4_device_bytes(ext4::SUPERBLOCK_START)?,
-                options: &root.options()?,
+                options: &root.ext4_options()?,
                 as_ext4: root.is_of_type(kernel::c_str!("ext4")),
             };
             mounted.lacks_for_unwritten_blocks()
