@@ -28,7 +28,7 @@ impl Backend for Cache {
     fn acquire_volume(
         cache: ArcBorrow<'_, Cache>,
         volume: &VolumeCookie,
-        attachment: Attachment<Self>,
+        attachment: Attachment<Volume>,
     ) -> Result<Arc<Volume>> {
         Volume::acquire(cache.into(), volume, attachment).inspect_err(|error| {
             pr_err!("volume '{}': {:?}\n", BStr::from_bytes(volume.key()), error)

@@ -162,7 +162,7 @@ impl Cache {
             return;
         };
         self.engine.stops().stop_at(Place::WithdrawBegun);
-        self.volumes.close(&withdrawn);
+        self.volumes.close(withdrawn.proof());
         self.withdraw_objects();
         withdrawn.wait_for_objects();
         self.volumes.free();

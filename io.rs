@@ -11,8 +11,8 @@ mod holes;
 
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fscache::netfs::Operations;
-use crate::fscache::netfs::Source;
+use crate::fscache::backend::Operations;
+use crate::fscache::backend::Source;
 use crate::fscache::stats;
 use crate::fscache::termination::PendingRead;
 use crate::io::holes::Span;
@@ -146,12 +146,7 @@ impl Operations for CacheReads {
         }
     }
 
-    fn read(
-        object: ArcBorrow<'_, Object>,
-        file: &File,
-        start: u64,
-        read: PendingRead<'_>,
-    ) {
+    fn read(object: ArcBorrow<'_, Object>, file: &File, start: u64, read: PendingRead<'_>) {
         stats::count_read();
         let cred = object.store().cred();
         let range = start..start.saturating_add(read.len() as u64);

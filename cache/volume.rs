@@ -29,7 +29,7 @@ impl Volume {
     pub(crate) fn acquire(
         cache: Arc<Cache>,
         cookie: &VolumeCookie,
-        attachment: Attachment<Cache>,
+        attachment: Attachment<Volume>,
     ) -> Result<Arc<Self>> {
         let store = cache.store();
         let dirs = store.dirs()?;

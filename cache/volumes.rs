@@ -5,10 +5,10 @@
 //! Locking: a reference to a volume is never dropped with the lock held: it may be the last one, and
 //! fscache frees the volume then, which takes the lock.
 
-use crate::cache::Cache;
+use crate::cache::volume::Volume;
 use crate::fscache::attachment::Attachment;
+use crate::fscache::attachment::WithdrawnCache;
 use crate::fscache::attachment::WithdrawnVolume;
-use crate::fscache::cache::Withdrawn;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -30,11 +30,11 @@ impl Unpin for List {}
 /// A volume that is in use.
 enum Attached {
     /// The withdrawal has not come to it.
-    InUse(Attachment<Cache>),
+    InUse(Attachment<Volume>),
     /// The withdrawal waits until no access to it is under way, or fscache is freeing it.
     Going,
     /// Nobody accesses it any more.
-    Withdrawn(WithdrawnVolume<Cache>),
+    Withdrawn(WithdrawnVolume<Volume>),
 }
 
 /// The volumes of one cache.
@@ -61,7 +61,7 @@ impl Volumes {
     /// # Errors
     ///
     /// `EIO` if the cache is being withdrawn, `ENOMEM`.
-    pub(crate) fn attach(&self, attachment: Attachment<Cache>) -> Result<u64> {
+    pub(crate) fn attach(&self, attachment: Attachment<Volume>) -> Result<u64> {
         let mut list = self.list.lock();
         if list.closed {
             return Err(EIO);
@@ -81,11 +81,11 @@ impl Volumes {
     }
 
     /// Attaches no more of them, and waits, volume by volume, until no access to them is under way.
-    pub(super) fn close(&self, withdrawn: &Withdrawn<'_, Cache>) {
+    pub(super) fn close(&self, cache: &WithdrawnCache<'_>) {
         self.list.lock().closed = true;
         while let Some((number, attachment)) = self.next_in_use() {
             // `None` if fscache is freeing it, which forgets it.
-            let Some(volume) = attachment.withdraw(withdrawn) else {
+            let Some(volume) = attachment.withdraw(cache) else {
                 continue;
             };
             let mut list = self.list.lock();
@@ -100,7 +100,7 @@ impl Volumes {
     }
 
     /// Takes out the attachment of a volume that is in use.
-    fn next_in_use(&self) -> Option<(u64, Attachment<Cache>)> {
+    fn next_in_use(&self) -> Option<(u64, Attachment<Volume>)> {
         let mut list = self.list.lock();
         list.attached.iter_mut().find_map(|(number, attached)| {
             match core::mem::replace(attached, Attached::Going) {

@@ -1,30 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What fscache asks of a cache.
+//! What fscache asks of a cache, and what a netfs asks that reads from it.
 //!
-//! C header: [`include/linux/fscache-cache.h`](srctree/include/linux/fscache-cache.h)
-//! (`struct fscache_cache_ops`)
+//! C headers: [`include/linux/fscache-cache.h`](srctree/include/linux/fscache-cache.h) (`struct fscache_cache_ops`),
+//! [`include/linux/netfs.h`](srctree/include/linux/netfs.h) (`struct netfs_cache_ops`)
 
 use crate::bindings;
 use crate::fscache::attachment::Attachment;
-use crate::fscache::attachment::Tie;
-use crate::fscache::cache;
 use crate::fscache::cookie::Cookie;
-use crate::fscache::netfs::Operations;
 use crate::fscache::resources::CacheResources;
-use crate::fscache::volume;
+use crate::fscache::termination::PendingRead;
 use crate::fscache::volume::VolumeCookie;
-use crate::kcompat::types::into_foreign;
-use core::marker::PhantomData;
-use core::sync::atomic::Ordering;
+use crate::kcompat::fs::File;
+use crate::kcompat::types::ARef;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::sync::ArcBorrow;
 use kernel::types::ForeignOwnable;
 
 /// A cache backend. fscache calls it on its own workqueue and on the system's, except for `begin_operation`, which
-/// runs in the reader, and `free_volume`, which runs in whoever drops the last reference, a task that unmounts as a
-/// rule; nothing may wait there for a daemon. When the module goes, some may still be on their way out:
+/// runs in the reader; a volume is dropped in the task that drops its last reference, which unmounts as a rule; nothing may wait there for a daemon. When the module goes, some may still be on their way out:
 /// [`wait_for_callers`](super::wait_for_callers).
 pub(crate) trait Backend: Sized + 'static {
     /// What stands behind a cache.
@@ -45,7 +40,7 @@ pub(crate) trait Backend: Sized + 'static {
     fn acquire_volume(
         cache: ArcBorrow<'_, Self::Cache>,
         volume: &VolumeCookie,
-        attachment: Attachment<Self>,
+        attachment: Attachment<Self::Volume>,
     ) -> Result<Arc<Self::Volume>>;
 
     /// Takes in the object of a cookie.
@@ -80,169 +75,65 @@ pub(crate) trait Backend: Sized + 'static {
     fn prepare_to_write(object: ArcBorrow<'_, Self::Object>, cookie: &Cookie);
 }
 
-/// The C side's table of functions.
-pub(super) struct Table<B>(PhantomData<B>);
+/// What a netfs is to do about a piece that it wants to read.
+pub(crate) enum Source {
+    /// Fill it with zeros: it is beyond the end.
+    Zeroes,
+    /// Read the first so many bytes of it from the cache.
+    Cache(usize),
+    /// Download the first so many bytes of it, and store them.
+    Server(usize),
+}
 
-impl<B: Backend> Table<B> {
-    pub(super) const OPS: bindings::fscache_cache_ops = bindings::fscache_cache_ops {
-        name: c"cachefiles".as_ptr().cast(),
-        acquire_volume: Some(Self::acquire_volume),
-        free_volume: Some(Self::free_volume),
-        lookup_cookie: Some(Self::lookup_cookie),
-        withdraw_cookie: Some(Self::withdraw_cookie),
-        resize_cookie: Some(Self::resize_cookie),
-        invalidate_cookie: Some(Self::invalidate_cookie),
-        begin_operation: Some(Self::begin_operation),
-        prepare_to_write: Some(Self::prepare_to_write),
-    };
+/// What reads from a cache do.
+pub(crate) trait Operations: 'static {
+    /// The backend that it belongs to.
+    type Backend: Backend;
 
-    /// # Safety
+    /// Makes sure that all of `start..start + len` is in the store. May wait for a daemon.
     ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn acquire_volume(volume: *mut bindings::fscache_volume) {
-        // SAFETY: fscache holds the volume during the call.
-        let volume = unsafe { VolumeCookie::from_raw(volume) };
-        // SAFETY: The volume is attached to a cache of ours, and fscache holds an access to that.
-        let Some(cache) = (unsafe { cache::private::<B>(volume.cache()) }) else {
-            return;
-        };
-        // A volume without what stands behind it is one that nothing is cached of.
-        let _ = Self::attach(cache, volume);
-    }
-
-    fn attach(cache: &cache::Private<B>, volume: &VolumeCookie) -> Result {
-        let tie = Tie::new(volume)?;
-        let memory = KBox::<volume::Private<B>>::new_uninit(GFP_KERNEL)?;
-        let attachment = Attachment::new(tie.clone());
-        let private = B::acquire_volume(cache.cache.as_arc_borrow(), volume, attachment)
-            .inspect_err(|_| tie.cut())?;
-        // No withdrawal looks at the volume before fscache has ended its access to the cache.
-        tie.pin(volume);
-        let attached = cache.attached.clone();
-        attached.fetch_add(1, Ordering::Relaxed);
-        let private = KBox::write(
-            memory,
-            volume::Private {
-                tie,
-                volume: private,
-                attached,
-            },
-        );
-        // SAFETY: fscache is attaching it, to a cache of ours.
-        unsafe { volume.set_private::<B>(private) };
-        Ok(())
-    }
-
-    /// # Safety
+    /// # Errors
     ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn free_volume(volume: *mut bindings::fscache_volume) {
-        // SAFETY: fscache keeps the volume's memory during the call.
-        let volume = unsafe { VolumeCookie::from_raw(volume) };
-        // SAFETY: It is attached to a cache of ours. Its last reference is gone, and with it all cookies, so that there is
-        // no lookup, and a withdrawal, which needs one, does not take it out.
-        drop(unsafe { volume.take_private::<B>() });
-    }
+    /// The read that follows fails with `EIO`.
+    fn prepare_ondemand_read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        start: u64,
+        len: usize,
+    ) -> Result<ARef<File>>;
 
-    /// # Safety
-    ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn lookup_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
-        // SAFETY: fscache holds the cookie, and an access to its volume, during the call.
-        let cookie = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: The volume is attached to a cache of ours, and the access keeps what stands behind it.
-        let Some(volume) = (unsafe { cookie.volume().private::<B>() }) else {
-            cookie.caching_failed();
-            return false;
-        };
-        match B::lookup_cookie(volume.volume.as_arc_borrow(), cookie) {
-            Ok(object) => {
-                // SAFETY: Nobody looks at the field before this function has returned.
-                unsafe { (*cookie.as_ptr()).cache_priv = into_foreign(object) };
-                true
-            }
-            Err(_) => {
-                cookie.caching_failed();
-                false
-            }
-        }
-    }
+    /// Tells where a piece is to be had; `size` is that of the netfs's file.
+    fn prepare_read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        start: u64,
+        len: usize,
+        size: u64,
+    ) -> Source;
 
-    /// # Safety
+    /// The first data in `start..start + len` as start and length, in whole granules.
     ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn withdraw_cookie(cookie: *mut bindings::fscache_cookie) {
-        // SAFETY: fscache holds the cookie during the call.
-        let cookie = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: No access is under way, so that nobody else looks at the field.
-        let private = unsafe { super::take_pointer(&mut (*cookie.as_ptr()).cache_priv) };
-        // SAFETY: Null, or set by `lookup_cookie`.
-        if let Some(object) = unsafe { Arc::try_from_foreign(private) } {
-            B::withdraw_cookie(object, cookie);
-        }
-    }
+    /// # Errors
+    ///
+    /// `ENODATA` if there is none, `ENOBUFS` if that cannot be told.
+    fn query_occupancy(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        start: u64,
+        len: usize,
+        granularity: usize,
+    ) -> Result<(u64, usize)>;
 
-    /// # Safety
-    ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn invalidate_cookie(cookie: *mut bindings::fscache_cookie) -> bool {
-        // SAFETY: fscache holds the cookie during the call.
-        let cookie = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: The cookie's state machine calls this, and it is not in `withdraw_cookie`.
-        match unsafe { object::<B>(cookie) } {
-            Some(object) => B::invalidate_cookie(object, cookie).is_ok(),
-            None => false,
-        }
-    }
+    /// Carries out `read` from `start` on, and terminates it once.
+    fn read(
+        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
+        file: &File,
+        start: u64,
+        read: PendingRead<'_>,
+    );
+}
 
-    /// # Safety
-    ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn begin_operation(
-        resources: *mut bindings::netfs_cache_resources,
-        _want: bindings::fscache_want_state,
-    ) -> bool {
-        // SAFETY: The caller's resources are ours during the call, and belong to a cookie that
-        // fscache has begun an access to.
-        let resources = unsafe { CacheResources::from_raw(resources) };
-        // SAFETY: That access keeps `withdraw_cookie` from being called.
-        match unsafe { object::<B>(resources.cookie()) } {
-            Some(object) => {
-                resources.set_operations::<B>();
-                B::begin_operation(object, resources);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn resize_cookie(
-        resources: *mut bindings::netfs_cache_resources,
-        size: bindings::loff_t,
-    ) {
-        // SAFETY: As in `begin_operation`.
-        let resources = unsafe { CacheResources::from_raw(resources) };
-        let cookie = resources.cookie();
-        // SAFETY: As in `begin_operation`.
-        if let Some(object) = unsafe { object::<B>(cookie) } {
-            B::resize_cookie(object, cookie, size);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// Called by fscache alone, through the table.
-    unsafe extern "C" fn prepare_to_write(cookie: *mut bindings::fscache_cookie) {
-        // SAFETY: fscache holds the cookie during the call.
-        let cookie = unsafe { Cookie::from_raw(cookie) };
-        // SAFETY: As in `invalidate_cookie`.
-        if let Some(object) = unsafe { object::<B>(cookie) } {
-            B::prepare_to_write(object, cookie);
-        }
-    }
+/// The C side's table of functions of a backend; every backend has it (`vtable`).
+pub(crate) trait HasTable: Backend {
+    /// The table.
+    const TABLE: bindings::fscache_cache_ops;
 }
 
 /// The object behind a cookie.

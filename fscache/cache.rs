@@ -5,8 +5,9 @@
 //! C header: [`include/linux/fscache-cache.h`](srctree/include/linux/fscache-cache.h)
 
 use crate::bindings;
+use crate::fscache::attachment::WithdrawnCache;
 use crate::fscache::backend::Backend;
-use crate::fscache::backend::Table;
+use crate::fscache::backend::HasTable;
 use crate::kcompat::types::into_foreign;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -99,28 +100,36 @@ impl<B: Backend> CacheCookie<B> {
     /// # Errors
     ///
     /// `EBUSY` if it was opened before; `ENOMEM`; those of `fscache_add_cache`. `cache` is dropped.
-    pub(crate) fn add(&self, cache: Arc<B::Cache>) -> Result {
+    pub(crate) fn add(&self, cache: Arc<B::Cache>) -> Result
+    where
+        B: HasTable,
+    {
         let attached = self.attached.clone();
         let private = KBox::new(Private::<B> { cache, attached }, GFP_KERNEL)?;
         self.pass(stage::CLAIMED, stage::ADDING).ok_or(EBUSY)?;
         let private = into_foreign(private);
         // SAFETY: The cache is claimed and the table static; `private` stays until it is taken
         // out by `relinquish`.
-        let ret =
-            unsafe { bindings::fscache_add_cache(self.cache.as_ptr(), &Table::<B>::OPS, private) };
+        let ret = unsafe { bindings::fscache_add_cache(self.cache.as_ptr(), &B::TABLE, private) };
         let result = kernel::error::to_result(ret);
         if result.is_err() {
             // SAFETY: fscache has not taken it.
             drop(unsafe { KBox::<Private<B>>::from_foreign(private) });
         }
-        let now = if result.is_ok() { stage::IN_SERVICE } else { stage::CLAIMED };
+        let now = if result.is_ok() {
+            stage::IN_SERVICE
+        } else {
+            stage::CLAIMED
+        };
         self.stage.store(now, Ordering::Release);
         result
     }
 
     /// Goes on from one stage to another one; `None` if it was in a third one.
     fn pass(&self, from: u8, to: u8) -> Option<()> {
-        let passed = self.stage.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        let passed = self
+            .stage
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
         passed.ok().map(drop)
     }
 
@@ -129,7 +138,12 @@ impl<B: Backend> CacheCookie<B> {
         self.pass(stage::IN_SERVICE, stage::WITHDRAWN)?;
         // SAFETY: The cache is live by the type invariant, and in service: fscache has counted an access for that.
         unsafe { bindings::fscache_withdraw_cache(self.cache.as_ptr()) };
-        Some(Withdrawn(self))
+        // SAFETY: It is, and the cookie keeps it so.
+        let proof = unsafe { WithdrawnCache::new(self.cache) };
+        Some(Withdrawn {
+            cookie: self,
+            proof,
+        })
     }
 
     /// Accounts for an object until the result is dropped.
@@ -147,17 +161,20 @@ impl<B: Backend> CacheCookie<B> {
 }
 
 /// A cache that is closed to new accesses. There is one such value for a cache.
-pub(crate) struct Withdrawn<'a, B: Backend>(&'a CacheCookie<B>);
+pub(crate) struct Withdrawn<'a, B: Backend> {
+    cookie: &'a CacheCookie<B>,
+    proof: WithdrawnCache<'a>,
+}
 
-impl<B: Backend> Withdrawn<'_, B> {
-    /// Which cache.
-    pub(super) fn as_ptr(&self) -> *mut bindings::fscache_cache {
-        self.0.cache.as_ptr()
+impl<'a, B: Backend> Withdrawn<'a, B> {
+    /// What the withdrawal of its volumes asks for.
+    pub(crate) fn proof(&self) -> &WithdrawnCache<'a> {
+        &self.proof
     }
 
     /// Sleeps until there are no objects.
     pub(crate) fn wait_for_objects(&self) {
-        self.0.wait_for_objects();
+        self.cookie.wait_for_objects();
     }
 
     /// Gives back what [`CacheCookie::add`] was given, so that it can be dropped, once there are no objects. All volumes are
@@ -166,10 +183,10 @@ impl<B: Backend> Withdrawn<'_, B> {
         self.wait_for_objects();
         // SAFETY: Only `acquire_volume` looks at the field, inside of an access to the cache; there is none, and a withdrawn
         // cache grants no new ones.
-        let private = unsafe { super::take_pointer(&mut (*self.as_ptr()).cache_priv) };
+        let private = unsafe { super::take_pointer(&mut (*self.cookie.cache.as_ptr()).cache_priv) };
         // SAFETY: Null, or put there by `add`.
         let private = unsafe { KBox::<Private<B>>::try_from_foreign(private) }?;
-        self.0.pass(stage::WITHDRAWN, stage::ENDED);
+        self.cookie.pass(stage::WITHDRAWN, stage::ENDED);
         Some(KBox::into_inner(private).cache)
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod resources;
 pub(crate) mod stats;
 pub(crate) mod termination;
 pub(crate) mod volume;
+mod vtable;
 
 use kernel::ffi::c_void;
 

@@ -15,6 +15,8 @@
 use crate::bindings;
 use crate::fscache::backend::object;
 use crate::fscache::backend::Backend;
+use crate::fscache::backend::Operations;
+use crate::fscache::backend::Source;
 use crate::fscache::resources::CacheResources;
 use crate::fscache::termination::Callback;
 use crate::fscache::termination::PendingRead;
@@ -44,61 +46,6 @@ impl CacheResources {
     pub(super) fn set_operations<B: Backend>(&mut self) {
         self.set_ops(&Table::<B::Operations>::OPS);
     }
-}
-
-/// What a netfs is to do about a piece that it wants to read.
-pub(crate) enum Source {
-    /// Fill it with zeros: it is beyond the end.
-    Zeroes,
-    /// Read the first so many bytes of it from the cache.
-    Cache(usize),
-    /// Download the first so many bytes of it, and store them.
-    Server(usize),
-}
-
-/// What reads from a cache do.
-pub(crate) trait Operations: 'static {
-    /// The backend that it belongs to.
-    type Backend: Backend;
-
-    /// Makes sure that all of `start..start + len` is in the store. May wait for a daemon.
-    ///
-    /// # Errors
-    ///
-    /// The read that follows fails with `EIO`.
-    fn prepare_ondemand_read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-    ) -> Result<ARef<File>>;
-
-    /// Tells where a piece is to be had; `size` is that of the netfs's file.
-    fn prepare_read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-        size: u64,
-    ) -> Source;
-
-    /// The first data in `start..start + len` as start and length, in whole granules.
-    ///
-    /// # Errors
-    ///
-    /// `ENODATA` if there is none, `ENOBUFS` if that cannot be told.
-    fn query_occupancy(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-        granularity: usize,
-    ) -> Result<(u64, usize)>;
-
-    /// Carries out `read` from `start` on, and terminates it once.
-    fn read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        file: &File,
-        start: u64,
-        read: PendingRead<'_>,
-    );
 }
 
 struct Table<O>(PhantomData<O>);

@@ -5,16 +5,9 @@
 //! C header: [`include/linux/fscache.h`](srctree/include/linux/fscache.h)
 
 use crate::bindings;
-use crate::fscache::attachment::Tie;
-use crate::fscache::backend::Backend;
-use crate::kcompat::types::into_foreign;
 use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicUsize;
-use core::sync::atomic::Ordering;
-use kernel::prelude::*;
-use kernel::sync::Arc;
-use kernel::types::ForeignOwnable;
+use kernel::ffi::c_void;
 use kernel::types::Opaque;
 
 /// A volume that is attached to a cache.
@@ -83,49 +76,19 @@ impl VolumeCookie {
         unsafe { (*self.as_ptr()).cache }
     }
 
-    /// Notes what stands behind it.
+    /// The pointer to what stands behind it; null before it is attached and once it is detached.
+    pub(super) fn cache_priv(&self) -> *mut c_void {
+        // SAFETY: The volume is live; the field is one machine word that is read as it is.
+        unsafe { core::ptr::addr_of!((*self.as_ptr()).cache_priv).read_volatile() }
+    }
+
+    /// Replaces that pointer.
     ///
     /// # Safety
     ///
-    /// fscache attaches the volume, to a cache of `B`: nobody else looks for it yet.
-    pub(super) unsafe fn set_private<B: Backend>(&self, private: KBox<Private<B>>) {
-        // SAFETY: The caller is alone.
-        unsafe { (*self.as_ptr()).cache_priv = into_foreign(private) }
+    /// Nobody uses what the old one points to, and the new one is null or what fscache's functions of this backend expect.
+    pub(super) unsafe fn replace_cache_priv(&self, new: *mut c_void) -> *mut c_void {
+        // SAFETY: The volume is live, and nobody else changes the field, as the caller promises.
+        unsafe { core::ptr::addr_of_mut!((*self.as_ptr()).cache_priv).replace(new) }
     }
-
-    /// What stands behind it, if anything does.
-    ///
-    /// # Safety
-    ///
-    /// It is attached to a cache of `B`, and nobody takes that out during `'a`.
-    pub(super) unsafe fn private<'a, B: Backend>(&self) -> Option<&'a Private<B>> {
-        // SAFETY: The volume is live; nobody changes the field, as the caller promises.
-        let private = unsafe { (*self.as_ptr()).cache_priv };
-        // SAFETY: Not null, so put there by `set_private`; the caller keeps it there.
-        (!private.is_null()).then(|| unsafe { KBox::<Private<B>>::borrow(private) })
-    }
-
-    /// Takes out what stands behind it, if anything does.
-    ///
-    /// # Safety
-    ///
-    /// It is attached to a cache of `B`, and nobody else looks at that, or will.
-    pub(super) unsafe fn take_private<B: Backend>(&self) -> Option<Arc<B::Volume>> {
-        // SAFETY: The caller is alone.
-        let private = unsafe { super::take_pointer(&mut (*self.as_ptr()).cache_priv) };
-        // SAFETY: Null, or put there by `set_private`.
-        let private = unsafe { KBox::<Private<B>>::try_from_foreign(private) }?;
-        let Private { tie, volume, attached } = KBox::into_inner(private);
-        tie.cut();
-        attached.fetch_sub(1, Ordering::Release);
-        Some(volume)
-    }
-}
-
-/// What stands behind a volume.
-pub(super) struct Private<B: Backend> {
-    pub(super) tie: Arc<Tie>,
-    pub(super) volume: Arc<B::Volume>,
-    /// How many volumes are attached to the cache, this one included.
-    pub(super) attached: Arc<AtomicUsize>,
 }

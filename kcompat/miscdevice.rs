@@ -49,10 +49,7 @@ pub(crate) trait MiscDevice: Sized + 'static {
         buffer: UserSliceReader,
     ) -> Result<usize>;
     /// `poll(2)`: registers what is to be watched and tells the `EPOLL*` bits that hold now.
-    fn poll<'a>(
-        file: <Self::Ptr as ForeignOwnable>::Borrowed<'a>,
-        table: &PollTable<'a>,
-    ) -> u32;
+    fn poll<'a>(file: <Self::Ptr as ForeignOwnable>::Borrowed<'a>, table: &PollTable<'a>) -> u32;
 }
 
 /// A registered device; it is gone when this is dropped.

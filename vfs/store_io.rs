@@ -128,12 +128,7 @@ unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
 /// If anything that was written through the page cache since the file was opened is lost, the read fails.
 /// That is asked whatever way fills go: a file system that cannot write directly uses the page cache instead, and
 /// some do not wait for the disk then.
-pub(crate) fn read_direct(
-    cred: &Credentials,
-    file: &File,
-    pos: u64,
-    read: PendingRead<'_>,
-) {
+pub(crate) fn read_direct(cred: &Credentials, file: &File, pos: u64, read: PendingRead<'_>) {
     let Ok(pos) = i64::try_from(pos) else {
         return read.fail(EFBIG);
     };
@@ -185,12 +180,7 @@ pub(crate) fn read_direct(
 }
 
 /// The same through the page cache: all is there, and `termination` told, when it returns.
-pub(crate) fn read_cached(
-    cred: &Credentials,
-    file: &File,
-    pos: u64,
-    read: PendingRead<'_>,
-) {
+pub(crate) fn read_cached(cred: &Credentials, file: &File, pos: u64, read: PendingRead<'_>) {
     // SAFETY: The termination is called at the end of this function, with `end`.
     let (mut iter, termination) = unsafe { read.into_parts() };
     let end = End {
