@@ -5,7 +5,7 @@
 use crate::cache::volume::Volume;
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fscache::backend::Attachment;
+use crate::fscache::attachment::Attachment;
 use crate::fscache::backend::Backend;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::cookie::Flag;
@@ -23,19 +23,16 @@ impl Backend for Cache {
     type Cache = Cache;
     type Volume = Volume;
     type Object = Object;
+    type Operations = CacheReads;
 
     fn acquire_volume(
         cache: ArcBorrow<'_, Cache>,
         volume: &VolumeCookie,
-        attachment: Attachment<Self>,
+        attachment: Attachment<Volume>,
     ) -> Result<Arc<Volume>> {
         Volume::acquire(cache.into(), volume, attachment).inspect_err(|error| {
             pr_err!("volume '{}': {:?}\n", BStr::from_bytes(volume.key()), error)
         })
-    }
-
-    fn free_volume(volume: ArcBorrow<'_, Volume>) -> Option<Attachment<Self>> {
-        volume.cache().volumes().detach(volume.number())
     }
 
     fn lookup_cookie(volume: ArcBorrow<'_, Volume>, cookie: &Cookie) -> Result<Arc<Object>> {
@@ -56,7 +53,6 @@ impl Backend for Cache {
     }
 
     fn begin_operation(object: ArcBorrow<'_, Object>, resources: &mut CacheResources) {
-        resources.set_operations::<CacheReads>();
         // Before the first opening the file may yet be replaced; whoever waits for the opening is
         // told then.
         if let Ok(current) = object.current() {

@@ -158,9 +158,11 @@ impl Cache {
             return;
         };
         pr_info!("File cache on {} unregistering\n", &*self.name);
-        let withdrawn = fscache.withdraw();
+        let Some(withdrawn) = fscache.withdraw() else {
+            return;
+        };
         self.engine.stops().stop_at(Place::WithdrawBegun);
-        self.volumes.close();
+        self.volumes.close(withdrawn.proof());
         self.withdraw_objects();
         withdrawn.wait_for_objects();
         self.volumes.free();

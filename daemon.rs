@@ -23,7 +23,6 @@ mod look;
 use self::life::Daemon;
 use self::life::Pin;
 use crate::errno::Errno;
-use crate::kcompat::fs::File;
 use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
@@ -132,9 +131,9 @@ impl MiscDevice for CachefilesDevice {
         Ok(len)
     }
 
-    fn poll(file: &DeviceFile, table: &PollTable<'_>, raw: &File) -> u32 {
+    fn poll<'a>(file: &'a DeviceFile, table: &PollTable<'a>) -> u32 {
         let engine = file.daemon.engine();
-        table.register_wait(raw, engine.pollers().queue());
+        table.register_wait(engine.pollers().queue());
         let readable = if engine.readable() { mask::IN } else { 0 };
         let wants_culling = if file.daemon.wants_culling() {
             mask::OUT

@@ -11,13 +11,12 @@ mod holes;
 
 use crate::cache::Cache;
 use crate::errno::Errno;
-use crate::fscache::netfs::Operations;
-use crate::fscache::netfs::Source;
+use crate::fscache::backend::Operations;
+use crate::fscache::backend::Source;
 use crate::fscache::stats;
-use crate::fscache::termination::Termination;
+use crate::fscache::termination::PendingRead;
 use crate::io::holes::Span;
 use crate::kcompat::fs::File;
-use crate::kcompat::iov::IovIter;
 use crate::kcompat::print::ratelimit;
 use crate::kcompat::types::ARef;
 use crate::object::Current;
@@ -147,24 +146,18 @@ impl Operations for CacheReads {
         }
     }
 
-    fn read(
-        object: ArcBorrow<'_, Object>,
-        file: &File,
-        start: u64,
-        iter: &mut IovIter,
-        termination: Termination,
-    ) {
+    fn read(object: ArcBorrow<'_, Object>, file: &File, start: u64, read: PendingRead<'_>) {
         stats::count_read();
         let cred = object.store().cred();
-        let range = start..start.saturating_add(iter.len() as u64);
+        let range = start..start.saturating_add(read.len() as u64);
         // What was just filled; from the disk it would have to get there first.
         if object.store().fills_in_memory() && page_cache::holds_some(file, &range) {
             let object = Arc::from(object);
-            store_io::read_cached(cred, file, start, iter, termination);
+            store_io::read_cached(cred, file, start, read);
             // What was given back meanwhile has come again.
             object.uses_memory();
         } else {
-            store_io::read_direct(cred, file, start, iter, termination);
+            store_io::read_direct(cred, file, start, read);
         }
     }
 }

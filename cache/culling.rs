@@ -49,7 +49,8 @@ impl Cache {
     /// `EBUSY` if it is in use; otherwise as [`Cache::cull`].
     pub(crate) fn check_in_use(&self, name: &[u8]) -> Result {
         let store = self.store();
-        let dir = directory_of_command(&store.dirs()?)?;
+        let dirs = store.dirs()?;
+        let dir = directory_of_command(&dirs)?;
         let in_use = store.cred().run(|| removal::name_is_in_use(&dir, name))?;
         if in_use {
             return Err(EBUSY);

@@ -3,7 +3,7 @@
 //! What stands behind an fscache volume: its directories, and its place among the cache's volumes.
 
 use crate::cache::Cache;
-use crate::fscache::backend::Attachment;
+use crate::fscache::attachment::Attachment;
 use crate::fscache::volume::VolumeCookie;
 use crate::stop_points::Place;
 use crate::store::volume::VolumeDir;
@@ -29,7 +29,7 @@ impl Volume {
     pub(crate) fn acquire(
         cache: Arc<Cache>,
         cookie: &VolumeCookie,
-        attachment: Attachment<Cache>,
+        attachment: Attachment<Volume>,
     ) -> Result<Arc<Self>> {
         let store = cache.store();
         let dirs = store.dirs()?;
@@ -38,7 +38,7 @@ impl Volume {
         store.stops().stop_at(Place::VolumeOpened);
         // From when the cache knows the volume, nothing may fail.
         let memory = UniqueArc::new_uninit(GFP_KERNEL)?;
-        let number = cache.volumes().attach(cookie, attachment)?;
+        let number = cache.volumes().attach(attachment)?;
         let volume = memory.write(Volume {
             cache: cache.clone(),
             number,
@@ -50,11 +50,6 @@ impl Volume {
     /// The cache.
     pub(crate) fn cache(&self) -> &Arc<Cache> {
         &self.cache
-    }
-
-    /// The number that the cache knows it by.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Its directories.

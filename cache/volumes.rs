@@ -5,9 +5,10 @@
 //! Locking: a reference to a volume is never dropped with the lock held: it may be the last one, and
 //! fscache frees the volume then, which takes the lock.
 
-use crate::cache::Cache;
-use crate::fscache::backend::Attachment;
-use crate::fscache::volume::VolumeCookie;
+use crate::cache::volume::Volume;
+use crate::fscache::attachment::Attachment;
+use crate::fscache::attachment::WithdrawnCache;
+use crate::fscache::attachment::WithdrawnVolume;
 use kernel::new_condvar;
 use kernel::new_mutex;
 use kernel::prelude::*;
@@ -27,11 +28,13 @@ struct List {
 impl Unpin for List {}
 
 /// A volume that is in use.
-struct Attached {
-    /// The right to detach it; taken by whoever does.
-    attachment: Option<Attachment<Cache>>,
-    /// The withdrawal has waited for its accesses, or is about to.
-    withdrawn: bool,
+enum Attached {
+    /// The withdrawal has not come to it.
+    InUse(Attachment<Volume>),
+    /// The withdrawal waits until no access to it is under way, or fscache is freeing it.
+    Going,
+    /// Nobody accesses it any more.
+    Withdrawn(WithdrawnVolume<Volume>),
 }
 
 /// The volumes of one cache.
@@ -52,37 +55,23 @@ impl Volumes {
         })
     }
 
-    /// Remembers and pins a volume that is being attached, and tells its number. It is remembered
-    /// until [`Volumes::forget`].
+    /// Remembers a volume that is being attached, and tells its number. It is remembered until
+    /// [`Volumes::forget`].
     ///
     /// # Errors
     ///
     /// `EIO` if the cache is being withdrawn, `ENOMEM`.
-    pub(crate) fn attach(
-        &self,
-        cookie: &VolumeCookie,
-        attachment: Attachment<Cache>,
-    ) -> Result<u64> {
+    pub(crate) fn attach(&self, attachment: Attachment<Volume>) -> Result<u64> {
         let mut list = self.list.lock();
         if list.closed {
             return Err(EIO);
         }
         let number = list.next;
-        let attached = Attached {
-            attachment: Some(attachment),
-            withdrawn: false,
-        };
+        let attached = Attached::InUse(attachment);
         list.attached
             .try_create_and_insert(number, attached, GFP_KERNEL)?;
         list.next += 1;
-        cookie.pin();
         Ok(number)
-    }
-
-    /// Hands out the right to detach a volume; `None` if the withdrawal was faster.
-    pub(crate) fn detach(&self, number: u64) -> Option<Attachment<Cache>> {
-        let mut list = self.list.lock();
-        list.attached.get_mut(&number)?.attachment.take()
     }
 
     /// Forgets a volume whose directories are free again; tells the withdrawal.
@@ -92,38 +81,57 @@ impl Volumes {
     }
 
     /// Attaches no more of them, and waits, volume by volume, until no access to them is under way.
-    pub(super) fn close(&self) {
+    pub(super) fn close(&self, cache: &WithdrawnCache<'_>) {
         self.list.lock().closed = true;
-        loop {
-            let next = {
-                let mut list = self.list.lock();
-                let Some(attached) = list.attached.values_mut().find(|it| !it.withdrawn) else {
-                    return;
-                };
-                attached.withdrawn = true;
-                let attachment = attached.attachment.as_ref();
-                attachment.and_then(|attachment| attachment.volume().upgrade())
+        while let Some((number, attachment)) = self.next_in_use() {
+            // `None` if fscache is freeing it, which forgets it.
+            let Some(volume) = attachment.withdraw(cache) else {
+                continue;
             };
-            if let Some(volume) = next {
-                volume.withdraw();
+            let mut list = self.list.lock();
+            // It is there: it is forgotten when what stands behind it goes, which `volume` keeps.
+            if let Some(attached) = list.attached.get_mut(&number) {
+                *attached = Attached::Withdrawn(volume);
+            } else {
+                drop(list);
+                drop(volume);
             }
         }
     }
 
-    /// Frees what is left of the volumes, or waits until fscache has.
+    /// Takes out the attachment of a volume that is in use.
+    fn next_in_use(&self) -> Option<(u64, Attachment<Volume>)> {
+        let mut list = self.list.lock();
+        list.attached.iter_mut().find_map(|(number, attached)| {
+            match core::mem::replace(attached, Attached::Going) {
+                Attached::InUse(attachment) => Some((*number, attachment)),
+                other => {
+                    *attached = other;
+                    None
+                }
+            }
+        })
+    }
+
+    /// Detaches what is left of the volumes, and waits for those that fscache is freeing.
     pub(super) fn free(&self) {
         let mut list = self.list.lock();
         loop {
-            let taken = list.attached.values_mut().find_map(|attached| {
-                let cookie = attached.attachment.as_ref()?.volume().upgrade()?;
-                Some((cookie, attached.attachment.take()?))
-            });
-            if let Some((cookie, attachment)) = taken {
-                drop(list);
-                if let Some(volume) = attachment.detach(&cookie) {
-                    volume.finish(&cookie);
+            let next = list.attached.values_mut().find_map(|attached| {
+                match core::mem::replace(attached, Attached::Going) {
+                    Attached::Withdrawn(volume) => Some(volume),
+                    other => {
+                        *attached = other;
+                        None
+                    }
                 }
-                drop(cookie);
+            });
+            if let Some(mut withdrawn) = next {
+                drop(list);
+                if let Some(volume) = withdrawn.detach() {
+                    volume.finish(withdrawn.cookie());
+                }
+                drop(withdrawn);
                 list = self.list.lock();
             } else if list.attached.iter().next().is_none() {
                 return;

@@ -67,35 +67,34 @@ impl Cookie {
         self.0.get()
     }
 
-    fn raw(&self) -> &bindings::fscache_cookie {
-        // SAFETY: The cookie is live; callers read fields that do not change, or numbers.
-        unsafe { &*self.as_ptr() }
-    }
-
     /// Its key: any bytes, at most 255.
     pub(crate) fn key(&self) -> &[u8] {
-        // SAFETY: The key is set when the cookie is made, and is `key_len` bytes long.
-        unsafe {
-            core::slice::from_raw_parts(
-                bindings::fscache_get_key(self.as_ptr()).cast(),
-                self.raw().key_len.into(),
-            )
-        }
+        // SAFETY: The cookie is live; the field does not change.
+        let len = unsafe { (*self.as_ptr()).key_len };
+        // SAFETY: The cookie is live, and has its key since it was made.
+        let key = unsafe { bindings::fscache_get_key(self.as_ptr()) };
+        // SAFETY: The key is `len` bytes long, and does not change.
+        unsafe { core::slice::from_raw_parts(key.cast(), len.into()) }
     }
 
     /// The hash over volume key and key.
     pub(crate) fn key_hash(&self) -> u32 {
-        self.raw().key_hash
+        // SAFETY: The cookie is live; the field does not change.
+        unsafe { (*self.as_ptr()).key_hash }
     }
 
     /// Whether the netfs wants auxiliary data compared before stored data is used.
     pub(crate) fn has_aux(&self) -> bool {
-        self.raw().aux_len != 0
+        // SAFETY: The cookie is live; the field does not change.
+        let len = unsafe { (*self.as_ptr()).aux_len };
+        len != 0
     }
 
     /// Whether the netfs leaves it to the cache to find out the size.
     pub(crate) fn wants_cache_size(&self) -> bool {
-        u32::from(self.raw().advice) & bindings::FSCACHE_ADV_WANT_CACHE_SIZE != 0
+        // SAFETY: The cookie is live; the field does not change.
+        let advice = unsafe { (*self.as_ptr()).advice };
+        u32::from(advice) & bindings::FSCACHE_ADV_WANT_CACHE_SIZE != 0
     }
 
     /// The size of the object in bytes.
@@ -119,8 +118,10 @@ impl Cookie {
 
     /// Its volume.
     pub(crate) fn volume(&self) -> &VolumeCookie {
+        // SAFETY: The cookie is live; the field does not change.
+        let volume = unsafe { (*self.as_ptr()).volume };
         // SAFETY: A cookie holds its volume, which is attached to a cache by the type invariant.
-        unsafe { VolumeCookie::from_raw(self.raw().volume) }
+        unsafe { VolumeCookie::from_raw(volume) }
     }
 
     /// Sets or clears a flag.

@@ -6,6 +6,7 @@
 //! [`include/linux/netfs.h`](srctree/include/linux/netfs.h); see also
 //! `Documentation/filesystems/caching/backend-api.rst`.
 
+pub(crate) mod attachment;
 pub(crate) mod backend;
 pub(crate) mod cache;
 pub(crate) mod cookie;
@@ -14,6 +15,7 @@ pub(crate) mod resources;
 pub(crate) mod stats;
 pub(crate) mod termination;
 pub(crate) mod volume;
+mod vtable;
 
 use kernel::ffi::c_void;
 

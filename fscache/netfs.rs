@@ -15,13 +15,17 @@
 use crate::bindings;
 use crate::fscache::backend::object;
 use crate::fscache::backend::Backend;
+use crate::fscache::backend::Operations;
+use crate::fscache::backend::Source;
 use crate::fscache::resources::CacheResources;
 use crate::fscache::termination::Callback;
+use crate::fscache::termination::PendingRead;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::DestIter;
 use crate::kcompat::types::ARef;
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 use kernel::ffi::c_int;
 use kernel::ffi::c_ulong;
 use kernel::ffi::c_void;
@@ -38,66 +42,10 @@ impl CacheResources {
         unsafe { object::<B>(self.cookie()) }
     }
 
-    /// Lets reads of this operation go to `O`.
-    pub(crate) fn set_operations<O: Operations>(&mut self) {
-        self.set_ops(&Table::<O>::OPS);
+    /// Has the operation's reads carried out by `B::Operations`.
+    pub(super) fn set_operations<B: Backend>(&mut self) {
+        self.set_ops(&Table::<B::Operations>::OPS);
     }
-}
-
-/// What a netfs is to do about a piece that it wants to read.
-pub(crate) enum Source {
-    /// Fill it with zeros: it is beyond the end.
-    Zeroes,
-    /// Read the first so many bytes of it from the cache.
-    Cache(usize),
-    /// Download the first so many bytes of it, and store them.
-    Server(usize),
-}
-
-/// What reads from a cache do.
-pub(crate) trait Operations: 'static {
-    /// The backend that it belongs to.
-    type Backend: Backend;
-
-    /// Makes sure that all of `start..start + len` is in the store. May wait for a daemon.
-    ///
-    /// # Errors
-    ///
-    /// The read that follows fails with `EIO`.
-    fn prepare_ondemand_read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-    ) -> Result<ARef<File>>;
-
-    /// Tells where a piece is to be had; `size` is that of the netfs's file.
-    fn prepare_read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-        size: u64,
-    ) -> Source;
-
-    /// The first data in `start..start + len` as start and length, in whole granules.
-    ///
-    /// # Errors
-    ///
-    /// `ENODATA` if there is none, `ENOBUFS` if that cannot be told.
-    fn query_occupancy(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        start: u64,
-        len: usize,
-        granularity: usize,
-    ) -> Result<(u64, usize)>;
-
-    /// Reads `iter.len()` bytes from `start` on; consumes `iter` and ends `termination` once.
-    fn read(
-        object: ArcBorrow<'_, <Self::Backend as Backend>::Object>,
-        file: &File,
-        start: u64,
-        iter: &mut IovIter,
-        termination: Termination,
-    );
 }
 
 struct Table<O>(PhantomData<O>);
@@ -150,8 +98,7 @@ impl<O: Operations> Table<O> {
         // SAFETY: The operation has begun; the caller leaves resources and iterator to us.
         let resources = unsafe { CacheResources::from_raw(resources) };
         // SAFETY: As above.
-        let iter = unsafe { IovIter::from_raw(iter) };
-        let termination = Termination::new(resources, function, private);
+        let read = unsafe { Self::pending(resources, iter, function, private) };
         let known = (
             resources.object::<O::Backend>(),
             resources.file(),
@@ -161,14 +108,28 @@ impl<O: Operations> Table<O> {
             (Some(object), Some(file), Ok(start)) => {
                 // The callback may end the operation, and with it its file.
                 let file: ARef<File> = file.into();
-                O::read(object, &file, start, iter, termination);
+                O::read(object, &file, start, read);
             }
-            _ => {
-                iter.zero_to_end();
-                termination.end(-(bindings::EIO as isize), false);
-            }
+            _ => read.fail(EIO),
         }
         EIOCBQUEUED
+    }
+
+    /// # Safety
+    ///
+    /// The arguments are those that a netfs has called `read` with, whose call has not returned.
+    unsafe fn pending<'a>(
+        resources: &CacheResources,
+        iter: *mut bindings::iov_iter,
+        function: bindings::netfs_io_terminated_t,
+        private: *mut c_void,
+    ) -> PendingRead<'a> {
+        // SAFETY: A netfs passes a pointer to an iterator.
+        let iter = unsafe { NonNull::new_unchecked(iter) };
+        // SAFETY: It is the destination of a read, and ours during the call, with its buffer.
+        let iter = unsafe { DestIter::from_raw(iter) };
+        // SAFETY: A netfs keeps the buffer until its callback is called.
+        unsafe { PendingRead::new(iter, Termination::new(resources, function, private)) }
     }
 
     /// # Safety
@@ -185,8 +146,7 @@ impl<O: Operations> Table<O> {
         // SAFETY: As in `read`.
         let resources = unsafe { CacheResources::from_raw(resources) };
         // SAFETY: As in `read`.
-        unsafe { IovIter::from_raw(iter) }.zero_to_end();
-        Termination::new(resources, function, private).end(-(bindings::EIO as isize), false);
+        unsafe { Self::pending(resources, iter, function, private) }.fail(EIO);
         EIOCBQUEUED
     }
 

@@ -7,7 +7,9 @@
 use crate::bindings;
 use crate::fscache::cookie::Cookie;
 use crate::fscache::resources::CacheResources;
+use crate::kcompat::iov::DestIter;
 use kernel::ffi::c_void;
+use kernel::prelude::*;
 
 /// The netfs's callback for one read. It is called once: by one of the `end`s, or with `EIO` when
 /// this is dropped.
@@ -86,5 +88,46 @@ impl Termination {
 impl Drop for Termination {
     fn drop(&mut self) {
         self.call(-(bindings::EIO as isize), false);
+    }
+}
+
+/// A read that a netfs has asked for: where its bytes go, and who is told when they are there.
+///
+/// # Invariants
+///
+/// The iterator is valid during `'a`, the buffer that it describes until the termination is called: it is the netfs that
+/// frees it, in its callback.
+pub(crate) struct PendingRead<'a> {
+    iter: DestIter<'a>,
+    termination: Termination,
+}
+
+impl<'a> PendingRead<'a> {
+    /// # Safety
+    ///
+    /// The buffer that `iter` describes is valid until `termination` is called.
+    pub(super) unsafe fn new(iter: DestIter<'a>, termination: Termination) -> Self {
+        // INVARIANT: The caller promises it.
+        PendingRead { iter, termination }
+    }
+
+    /// Bytes that are wanted.
+    pub(crate) fn len(&self) -> usize {
+        self.iter.len()
+    }
+
+    /// Fills the buffer with zeros and ends the read with an error.
+    pub(crate) fn fail(mut self, error: Error) {
+        self.iter.zero_to_end();
+        self.termination.end(error.to_errno() as isize, false);
+    }
+
+    /// Both.
+    ///
+    /// # Safety
+    ///
+    /// Nothing is written to the buffer once the termination was called.
+    pub(crate) unsafe fn into_parts(self) -> (DestIter<'a>, Termination) {
+        (self.iter, self.termination)
     }
 }

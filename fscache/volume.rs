@@ -5,11 +5,9 @@
 //! C header: [`include/linux/fscache.h`](srctree/include/linux/fscache.h)
 
 use crate::bindings;
-use crate::kcompat::types::into_foreign;
-use crate::kcompat::types::ARef;
 use crate::kcompat::types::AlwaysRefCounted;
 use core::ptr::NonNull;
-use kernel::types::ForeignOwnable;
+use kernel::ffi::c_void;
 use kernel::types::Opaque;
 
 /// A volume that is attached to a cache.
@@ -54,89 +52,43 @@ impl VolumeCookie {
         self.0.get()
     }
 
-    fn raw(&self) -> &bindings::fscache_volume {
-        // SAFETY: The volume is live; callers read fields that do not change.
-        unsafe { &*self.as_ptr() }
-    }
-
     /// Its key without the NUL, at most 254 bytes.
     pub(crate) fn key(&self) -> &[u8] {
-        let key = self.raw().key;
+        // SAFETY: The volume is live; the field does not change.
+        let key = unsafe { (*self.as_ptr()).key };
         // SAFETY: The first byte of a volume's key is the length of the rest.
         unsafe { core::slice::from_raw_parts(key.add(1), (*key).into()) }
     }
 
     /// What the netfs wants compared before stored data is used; at most 255 bytes.
     pub(crate) fn coherency(&self) -> &[u8] {
-        let raw = self.raw();
-        // SAFETY: The data is `coherency_len` bytes long and set when the volume is made.
-        unsafe { core::slice::from_raw_parts(raw.coherency.as_ptr(), raw.coherency_len.into()) }
-    }
-
-    /// Keeps the count of accesses above zero until [`VolumeCookie::withdraw`].
-    pub(crate) fn pin(&self) {
+        // SAFETY: The volume is live; the field does not change.
+        let len = unsafe { (*self.as_ptr()).coherency_len };
         // SAFETY: The volume is live.
-        unsafe { bindings::fscache_pin_volume(self.as_ptr()) }
+        let data = unsafe { core::ptr::addr_of!((*self.as_ptr()).coherency) };
+        // SAFETY: The data is `len` bytes long, set when the volume is made, and does not change.
+        unsafe { core::slice::from_raw_parts(data.cast(), len.into()) }
     }
 
-    /// Withdraws the volume: sleeps until no access is under way.
-    pub(crate) fn withdraw(&self) {
-        // SAFETY: The volume is live, and pinned once.
-        unsafe { bindings::fscache_withdraw_volume(self.as_ptr()) }
+    /// Its cache.
+    pub(super) fn cache(&self) -> *mut bindings::fscache_cache {
+        // SAFETY: The volume is live; the field does not change.
+        unsafe { (*self.as_ptr()).cache }
     }
 
-    pub(super) fn set_private<T: ForeignOwnable>(&self, private: T) {
-        // SAFETY: Called by the one who attaches the volume, before anybody looks for it.
-        unsafe { (*self.as_ptr()).cache_priv = into_foreign(private) }
+    /// The pointer to what stands behind it; null before it is attached and once it is detached.
+    pub(super) fn cache_priv(&self) -> *mut c_void {
+        // SAFETY: The volume is live; the field is one machine word that is read as it is.
+        unsafe { core::ptr::addr_of!((*self.as_ptr()).cache_priv).read_volatile() }
     }
 
-    pub(super) fn private(&self) -> *mut kernel::ffi::c_void {
-        self.raw().cache_priv
-    }
-
-    /// Takes out what `acquire_volume` returned.
+    /// Replaces that pointer.
     ///
     /// # Safety
     ///
-    /// `T` is its type, the caller is the only one who may take it, and no cookie of the volume is
-    /// in use any more.
-    pub(super) unsafe fn take_private<T: ForeignOwnable>(&self) -> Option<T> {
-        // SAFETY: The caller is alone.
-        let private = unsafe { super::take_pointer(&mut (*self.as_ptr()).cache_priv) };
-        // SAFETY: Null, or put there by `set_private`.
-        unsafe { T::try_from_foreign(private) }
-    }
-}
-
-/// A volume that may be on its way out: it is remembered without a reference.
-///
-/// # Invariants
-///
-/// The volume is not freed before the owner of this value has let go of it.
-pub(crate) struct WeakVolume(NonNull<bindings::fscache_volume>);
-
-// SAFETY: A volume may be used from any thread.
-unsafe impl Send for WeakVolume {}
-// SAFETY: As above.
-unsafe impl Sync for WeakVolume {}
-
-impl WeakVolume {
-    pub(super) fn new(volume: &VolumeCookie) -> Self {
-        // INVARIANT: fscache calls `free_volume` before it frees the volume, and the cache lets go
-        // of this value there.
-        WeakVolume(NonNull::from(volume).cast())
-    }
-
-    /// Whether it is this one.
-    pub(super) fn is(&self, volume: &VolumeCookie) -> bool {
-        self.0.as_ptr() == volume.as_ptr()
-    }
-
-    /// The volume with a reference, unless its last one is gone.
-    pub(crate) fn upgrade(&self) -> Option<ARef<VolumeCookie>> {
-        // SAFETY: The memory is live by the type invariant.
-        let volume = unsafe { bindings::fscache_get_withdrawn_volume(self.0.as_ptr()) };
-        // SAFETY: Not null means that a reference was taken.
-        NonNull::new(volume.cast()).map(|volume| unsafe { ARef::from_raw(volume) })
+    /// Nobody uses what the old one points to, and the new one is null or what fscache's functions of this backend expect.
+    pub(super) unsafe fn replace_cache_priv(&self, new: *mut c_void) -> *mut c_void {
+        // SAFETY: The volume is live, and nobody else changes the field, as the caller promises.
+        unsafe { core::ptr::addr_of_mut!((*self.as_ptr()).cache_priv).replace(new) }
     }
 }

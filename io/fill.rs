@@ -5,7 +5,7 @@
 use crate::errno::Errno;
 use crate::fscache::stats;
 use crate::io::holes::Span;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
 use crate::object::Current;
 use crate::object::Object;
 use crate::ondemand::client::FillTarget;
@@ -40,7 +40,7 @@ impl FillTarget for Object {
     /// # Errors
     ///
     /// See [`anon_fd`](crate::ondemand::anon_fd).
-    fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize> {
+    fn fill(self: &Arc<Self>, pos: u64, from: &mut SourceIter<'_>) -> Result<usize> {
         let len = from.len() as u64;
         let Current {
             file,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Buffers of reads and writes, wherever they lie.
+//! Buffers of reads and writes, wherever they are: the destination of a read and the source of a write are two types.
 //!
 //! C header: [`include/linux/uio.h`](srctree/include/linux/uio.h)
 //!
@@ -8,83 +8,129 @@
 
 use crate::bindings;
 use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kernel::prelude::*;
 use kernel::types::Opaque;
 
-/// A buffer that is consumed from the front: filled by a read, emptied by a write.
+/// The bytes that a write takes, from the front.
 ///
 /// # Invariants
 ///
-/// The inner iterator is valid and used by nobody else meanwhile.
-#[repr(transparent)]
-pub(crate) struct IovIter {
-    inner: Opaque<bindings::iov_iter>,
+/// The pointer is to an iterator of direction `ITER_SOURCE` that is valid during `'a`, as are the bytes, and that nobody
+/// else uses meanwhile.
+pub(crate) struct SourceIter<'a> {
+    iter: NonNull<bindings::iov_iter>,
+    _lifetime: PhantomData<&'a mut bindings::iov_iter>,
 }
 
-impl IovIter {
+impl SourceIter<'_> {
     /// # Safety
     ///
-    /// `iter` is valid for `'a` and used by nobody else meanwhile.
-    pub(crate) unsafe fn from_raw<'a>(iter: *mut bindings::iov_iter) -> &'a mut Self {
-        // SAFETY: The type is transparent, the rest is promised by the caller.
-        unsafe { &mut *iter.cast() }
+    /// `iter` is of direction `ITER_SOURCE`; it and its bytes are valid for the lifetime of the result, and nobody else
+    /// uses the iterator meanwhile.
+    pub(crate) unsafe fn from_raw(iter: NonNull<bindings::iov_iter>) -> Self {
+        // INVARIANT: The caller promises it.
+        SourceIter {
+            iter,
+            _lifetime: PhantomData,
+        }
     }
 
-    /// The C structure.
+    /// The C structure. It must not be used to write to the bytes.
     pub(crate) fn as_ptr(&mut self) -> *mut bindings::iov_iter {
-        self.inner.get()
+        self.iter.as_ptr()
     }
 
     /// Bytes that are left.
     pub(crate) fn len(&self) -> usize {
         // SAFETY: The iterator is valid by the type invariant.
-        unsafe { bindings::iov_iter_count(self.inner.get()) }
+        unsafe { bindings::iov_iter_count(self.iter.as_ptr()) }
     }
 
-    /// Whether the buffer is user space's, and may have to be brought into memory.
+    /// Whether the bytes are in user space, so that a page fault may be needed to read them.
     pub(crate) fn is_user_backed(&self) -> bool {
         // SAFETY: The iterator is valid by the type invariant.
-        unsafe { bindings::user_backed_iter(self.inner.get()) }
+        unsafe { bindings::user_backed_iter(self.iter.as_ptr()) }
+    }
+}
+
+/// The bytes that a read fills, from the front.
+///
+/// # Invariants
+///
+/// The pointer is to an iterator of direction `ITER_DEST` that is valid during `'a`, as are the bytes, and that nobody
+/// else uses meanwhile.
+pub(crate) struct DestIter<'a> {
+    iter: NonNull<bindings::iov_iter>,
+    _lifetime: PhantomData<&'a mut bindings::iov_iter>,
+}
+
+impl DestIter<'_> {
+    /// # Safety
+    ///
+    /// `iter` is of direction `ITER_DEST`; it and its bytes are valid for the lifetime of the result, and nobody else
+    /// uses the iterator meanwhile.
+    pub(crate) unsafe fn from_raw(iter: NonNull<bindings::iov_iter>) -> Self {
+        // INVARIANT: The caller promises it.
+        DestIter {
+            iter,
+            _lifetime: PhantomData,
+        }
     }
 
-    /// Passes over all that is left.
+    /// The C structure.
+    pub(crate) fn as_ptr(&mut self) -> *mut bindings::iov_iter {
+        self.iter.as_ptr()
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: The iterator is valid by the type invariant.
+        unsafe { bindings::iov_iter_count(self.iter.as_ptr()) }
+    }
+
+    /// Skips all bytes that are left.
     pub(crate) fn advance_to_end(&mut self) {
         let left = self.len();
         // SAFETY: The iterator is valid by the type invariant and has `left` bytes.
         unsafe { bindings::iov_iter_advance(self.as_ptr(), left) }
     }
 
-    /// Fills all that is left with zeros.
+    /// Fills all bytes that are left with zeros.
     pub(crate) fn zero_to_end(&mut self) {
         let left = self.len();
-        // SAFETY: The iterator is valid by the type invariant and has `left` bytes.
+        // SAFETY: The iterator is valid by the type invariant and has `left` bytes, which may be written to.
         unsafe { bindings::iov_iter_zero(left, self.as_ptr()) };
     }
 }
 
-/// An [`IovIter`] over one buffer of the kernel, as the source of a write.
-pub(crate) struct KernelSource<'a> {
-    iter: Opaque<bindings::iov_iter>,
+/// Memory of the kernel's heap as the source of a write, direct ones included.
+pub(crate) struct KernelSource {
+    buffer: KVec<u8>,
     vec: bindings::kvec,
-    _buffer: PhantomData<&'a [u8]>,
+    iter: Opaque<bindings::iov_iter>,
 }
 
-impl<'a> KernelSource<'a> {
-    /// An iterator over `buffer`, which must not lie on the stack if the write is direct.
-    pub(crate) fn new(buffer: &'a [u8]) -> Self {
+impl KernelSource {
+    /// The bytes of `buffer`.
+    pub(crate) fn new(buffer: KVec<u8>) -> Self {
         KernelSource {
-            iter: Opaque::uninit(),
+            buffer,
             vec: bindings::kvec {
-                iov_base: buffer.as_ptr().cast_mut().cast(),
-                iov_len: buffer.len(),
+                iov_base: core::ptr::null_mut(),
+                iov_len: 0,
             },
-            _buffer: PhantomData,
+            iter: Opaque::uninit(),
         }
     }
 
-    /// The iterator, from the buffer's start.
-    pub(crate) fn iter(&mut self) -> &mut IovIter {
-        // SAFETY: `self.vec` describes a buffer that is borrowed as long as `self` exists, and it
-        // does not move while the result borrows `self`.
+    /// The iterator, from the first byte on.
+    pub(crate) fn iter(&mut self) -> SourceIter<'_> {
+        self.vec = bindings::kvec {
+            iov_base: self.buffer.as_mut_ptr().cast(),
+            iov_len: self.buffer.len(),
+        };
+        // SAFETY: `self.vec` describes the buffer; neither changes nor moves while the result borrows `self`.
         unsafe {
             bindings::iov_iter_kvec(
                 self.iter.get(),
@@ -94,7 +140,7 @@ impl<'a> KernelSource<'a> {
                 self.vec.iov_len,
             )
         };
-        // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
-        unsafe { IovIter::from_raw(self.iter.get()) }
+        // SAFETY: As above; the iterator was just initialised, as a source, and the result borrows `self`.
+        unsafe { SourceIter::from_raw(NonNull::from(&mut self.iter).cast()) }
     }
 }

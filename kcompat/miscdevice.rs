@@ -49,11 +49,7 @@ pub(crate) trait MiscDevice: Sized + 'static {
         buffer: UserSliceReader,
     ) -> Result<usize>;
     /// `poll(2)`: registers what is to be watched and tells the `EPOLL*` bits that hold now.
-    fn poll(
-        file: <Self::Ptr as ForeignOwnable>::Borrowed<'_>,
-        table: &PollTable<'_>,
-        raw: &File,
-    ) -> u32;
+    fn poll<'a>(file: <Self::Ptr as ForeignOwnable>::Borrowed<'a>, table: &PollTable<'a>) -> u32;
 }
 
 /// A registered device; it is gone when this is dropped.
@@ -190,10 +186,11 @@ impl<T: MiscDevice> Operations<T> {
     ) -> bindings::__poll_t {
         // SAFETY: As in `read`.
         let private = unsafe { T::Ptr::borrow((*file).private_data) };
-        // SAFETY: The caller's table is null or valid for the call.
-        let table = unsafe { PollTable::from_raw(table) };
         // SAFETY: The caller's file is live for the call.
-        T::poll(private, &table, unsafe { File::from_raw(file) })
+        let file = unsafe { File::from_raw(file) };
+        // SAFETY: The caller's table is null or valid for the call; `release` drops the private data.
+        let table = unsafe { PollTable::from_raw(file, table) };
+        T::poll(private, &table)
     }
 }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! User space's pages, pinned as the source of a write.
+//! Pages of a user's buffer, pinned for a write.
 //!
 //! C headers: [`include/linux/uio.h`](srctree/include/linux/uio.h), [`include/linux/mm.h`](srctree/include/linux/mm.h)
 //!
-//! Upstream: nothing up to 7.1.
+//! Upstream has no counterpart in 7.1.
 
 use crate::bindings;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
+use core::ptr::NonNull;
 use kernel::ffi::c_void;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
@@ -37,7 +38,7 @@ impl PinnedSource {
     ///
     /// `EFAULT` if a part of them cannot be read; nothing stays pinned then, but they are taken.
     /// `ENOMEM`.
-    pub(crate) fn pin(from: &mut IovIter, max: usize) -> Result<Self> {
+    pub(crate) fn pin(from: &mut SourceIter<'_>, max: usize) -> Result<Self> {
         let mut source = PinnedSource {
             pages: KVVec::new(),
             parts: KVVec::new(),
@@ -57,7 +58,7 @@ impl PinnedSource {
     }
 
     /// Pins up to `max` bytes that lie together.
-    fn pin_some(&mut self, from: &mut IovIter, max: usize) -> Result {
+    fn pin_some(&mut self, from: &mut SourceIter<'_>, max: usize) -> Result {
         /// As many as one call of the kernel's brings in at once.
         const AT_ONCE: usize = 64;
         let count = AT_ONCE.min(max / PAGE_SIZE + 2);
@@ -107,7 +108,7 @@ impl PinnedSource {
     }
 
     /// The iterator, from the first byte on, page by page: for who copies the bytes.
-    pub(crate) fn iter(&mut self) -> &mut IovIter {
+    pub(crate) fn iter(&mut self) -> SourceIter<'_> {
         // SAFETY: `parts` describes pinned pages, and is not changed while the result borrows `self`.
         unsafe {
             bindings::iov_iter_bvec(
@@ -118,8 +119,8 @@ impl PinnedSource {
                 self.len,
             )
         };
-        // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
-        unsafe { IovIter::from_raw(self.iter.get()) }
+        // SAFETY: As above; the iterator was just initialised, as a source, and the result borrows `self`.
+        unsafe { SourceIter::from_raw(NonNull::from(&mut self.iter).cast()) }
     }
 
     /// The same for direct I/O, which wants the parts of the buffer aligned, as the caller has chosen them: a
@@ -128,7 +129,7 @@ impl PinnedSource {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn direct_iter(&mut self) -> Result<&mut IovIter> {
+    pub(crate) fn direct_iter(&mut self) -> Result<SourceIter<'_>> {
         let whole = |part: &bindings::bio_vec| part.bv_len as usize == PAGE_SIZE;
         let all_but_last = self.parts.len().saturating_sub(1);
         if self.parts.iter().take(all_but_last).all(whole) {
@@ -162,8 +163,8 @@ impl PinnedSource {
                 self.len,
             )
         };
-        // SAFETY: The iterator was just initialised; the result borrows `self` mutably.
-        Ok(unsafe { IovIter::from_raw(self.iter.get()) })
+        // SAFETY: As above; the iterator was just initialised, as a source, and the result borrows `self`.
+        Ok(unsafe { SourceIter::from_raw(NonNull::from(&mut self.iter).cast()) })
     }
 
     /// Maps the pages, one behind the other, until this is dropped.

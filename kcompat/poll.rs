@@ -28,34 +28,39 @@ pub(crate) mod mask {
 
 /// Where a `poll` in progress notes the queues that it has to watch.
 ///
+/// `'a` is how long the file's private data is borrowed, and neither longer nor shorter than that: what lives as long,
+/// whoever chooses it, is static or part of that data, and is there until the file is released.
+///
 /// # Invariants
 ///
-/// The pointer is null or valid for `'a`.
+/// The pointer is null or valid for `'a`; `file` is the file that is polled.
 pub(crate) struct PollTable<'a> {
+    file: &'a File,
     table: *mut bindings::poll_table_struct,
-    _lifetime: PhantomData<&'a bindings::poll_table_struct>,
+    /// Invariant in `'a`.
+    _lifetime: PhantomData<fn(&'a ()) -> &'a ()>,
 }
 
 impl<'a> PollTable<'a> {
     /// # Safety
     ///
-    /// `table` is null or valid for `'a`.
-    pub(crate) unsafe fn from_raw(table: *mut bindings::poll_table_struct) -> Self {
+    /// `table` is null or valid for `'a`, and the private data of `file` is borrowed for it and dropped when the file
+    /// is released.
+    pub(crate) unsafe fn from_raw(file: &'a File, table: *mut bindings::poll_table_struct) -> Self {
         // INVARIANT: The caller promises it.
         PollTable {
+            file,
             table,
             _lifetime: PhantomData,
         }
     }
 
     /// Has `queue` watched.
-    ///
-    /// The queue must outlive the file's last reference, which the caller sees to by keeping it in
-    /// the file's private data: epoll lets go of it before the file is released.
-    pub(crate) fn register_wait(&self, file: &File, queue: &WaitQueue) {
-        // SAFETY: `file` is a live file, the queue is initialised, and the table is valid or null
-        // by the type invariant.
-        unsafe { bindings::poll_wait(file.as_ptr(), queue.inner.get(), self.table) }
+    pub(crate) fn register_wait(&self, queue: &'a WaitQueue) {
+        // SAFETY: The file is live and the table is valid or null by the type invariant, the queue is initialised. It
+        // stays until the file is released, as the type says. `poll` and `select` hold the file while they watch the
+        // queue, and epoll leaves it before the file is released (`eventpoll_release`).
+        unsafe { bindings::poll_wait(self.file.as_ptr(), queue.inner.get(), self.table) }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::abi::READ_COMPLETE;
 use crate::kcompat::fs::File;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
 use crate::kcompat::types::ARef;
 use crate::ondemand::client::FillTarget;
 use crate::ondemand::engine::Engine;
@@ -85,7 +85,7 @@ impl<C: FillTarget, P: Send + Sync + 'static> AnonFile for Private<C, P> {
     /// `EINVAL` for a bad alignment, `EFBIG` beyond the object's end, `ENOBUFS` for an object that
     /// is withdrawn or a cache that is full, `ENOSPC`, `EIO`; for an object without a file why none
     /// can be found or made.
-    fn write(&self, pos: u64, from: &mut IovIter) -> Result<usize> {
+    fn write(&self, pos: u64, from: &mut SourceIter<'_>) -> Result<usize> {
         self.0.object.fill(pos, from)
     }
 

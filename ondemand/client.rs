@@ -3,7 +3,7 @@
 //! What the protocol knows of an object.
 
 use crate::kcompat::fmt;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
 use crate::kcompat::poll::WaitQueue;
 use crate::kcompat::workqueue::OwnedQueue;
 use crate::ondemand::message::Message;
@@ -52,7 +52,7 @@ pub(crate) trait FillTarget: Client {
     /// # Errors
     ///
     /// See [`anon_fd`](crate::ondemand::anon_fd).
-    fn fill(self: &Arc<Self>, pos: u64, from: &mut IovIter) -> Result<usize>;
+    fn fill(self: &Arc<Self>, pos: u64, from: &mut SourceIter<'_>) -> Result<usize>;
 
     /// `lseek` of the fd: tells what is stored already.
     ///

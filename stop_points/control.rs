@@ -16,7 +16,6 @@
 //! queue's own lock.
 
 use super::Place;
-use crate::kcompat::fs::File;
 use crate::kcompat::miscdevice::MiscDevice;
 use crate::kcompat::poll::mask;
 use crate::kcompat::poll::PollTable;
@@ -30,7 +29,6 @@ use kernel::new_mutex;
 use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::Arc;
-use kernel::sync::ArcBorrow;
 use kernel::sync::CondVar;
 use kernel::sync::Mutex;
 use kernel::uaccess::UserPtr;
@@ -155,20 +153,20 @@ pub(crate) struct StopDevice;
 
 impl MiscDevice for StopDevice {
     type Data = Arc<Control>;
-    type Ptr = Arc<Control>;
+    type Ptr = KBox<Arc<Control>>;
 
-    fn open(stops: &'static Arc<Control>) -> Result<Arc<Control>> {
+    fn open(stops: &'static Arc<Control>) -> Result<KBox<Arc<Control>>> {
         if !is_admin() {
             return Err(EPERM);
         }
-        Ok(stops.clone())
+        Ok(KBox::new(stops.clone(), GFP_KERNEL)?)
     }
 
-    fn release(stops: Arc<Control>) {
+    fn release(stops: KBox<Arc<Control>>) {
         stops.go(|_| true);
     }
 
-    fn read(stops: ArcBorrow<'_, Control>, to: UserPtr, len: usize) -> Result<usize> {
+    fn read(stops: &Arc<Control>, to: UserPtr, len: usize) -> Result<usize> {
         let mut out = UserSlice::new(to, len).writer();
         // Copied out without the lock, under which a page fault would have no business.
         let mut lines = KVec::new();
@@ -184,7 +182,7 @@ impl MiscDevice for StopDevice {
         Ok(lines.len())
     }
 
-    fn write(stops: ArcBorrow<'_, Control>, buffer: UserSliceReader) -> Result<usize> {
+    fn write(stops: &Arc<Control>, buffer: UserSliceReader) -> Result<usize> {
         let len = buffer.len();
         if len > 64 {
             return Err(EINVAL);
@@ -195,8 +193,8 @@ impl MiscDevice for StopDevice {
         Ok(len)
     }
 
-    fn poll(stops: ArcBorrow<'_, Control>, table: &PollTable<'_>, raw: &File) -> u32 {
-        table.register_wait(raw, &stops.watchers);
+    fn poll<'a>(stops: &'a Arc<Control>, table: &PollTable<'a>) -> u32 {
+        table.register_wait(&stops.watchers);
         let list = stops.list.lock();
         if list.stops.iter().any(|stop| stop.parked.is_some()) {
             mask::IN

@@ -66,7 +66,7 @@ pub(crate) fn check_maps_after_writing(root: &Path) -> Result {
         FsKind::Ext4 => {
             let mounted = ext4::Mounted {
                 superblock: &root.ext4_device_bytes(ext4::SUPERBLOCK_START)?,
-                options: &root.options()?,
+                options: &root.ext4_options()?,
                 as_ext4: root.is_of_type(kernel::c_str!("ext4")),
             };
             mounted.lacks_for_unwritten_blocks()
@@ -130,8 +130,8 @@ pub(crate) fn check_store(store: &PinnedDir, cred: &Credentials) -> Result {
 fn write_one_page(file: &StoreFile) -> Result {
     let page = KVec::from_elem(0xffu8, PAGE_SIZE, GFP_KERNEL)?;
     file.set_size(PROBE_SIZE)?;
-    let mut source = KernelSource::new(&page);
-    match store_io::write(Way::Direct, file.writer(), PROBE_DATA, source.iter())? {
+    let mut source = KernelSource::new(page);
+    match store_io::write(Way::Direct, file.writer(), PROBE_DATA, &mut source.iter())? {
         PAGE_SIZE => Ok(()),
         _ => Err(EIO),
     }

@@ -7,13 +7,14 @@
 
 use crate::bindings;
 use crate::kcompat::fs::File;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
 use crate::kcompat::miscdevice::returned;
 use crate::kcompat::miscdevice::ZERO;
 use crate::kcompat::types::into_foreign;
 use crate::kcompat::types::ARef;
 use crate::vfs::store_file::Whence;
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 use kernel::ffi::c_int;
 use kernel::ffi::c_long;
 use kernel::ffi::c_uint;
@@ -24,7 +25,7 @@ use kernel::types::ForeignOwnable;
 /// sleep.
 pub(crate) trait AnonFile: Send + Sync + 'static {
     /// Writes all of `from` at `pos` and tells the bytes written.
-    fn write(&self, pos: u64, from: &mut IovIter) -> Result<usize>;
+    fn write(&self, pos: u64, from: &mut SourceIter<'_>) -> Result<usize>;
     /// Tells the place that is asked for, from byte `offset` on.
     fn seek(&self, offset: i64, whence: Whence) -> Result<i64>;
     /// `ioctl(2)`; takes and returns numbers alone.
@@ -105,8 +106,12 @@ impl<T: AnonFile> Operations<T> {
         let Ok(pos) = u64::try_from(iocb.ki_pos) else {
             return EINVAL.to_errno() as isize;
         };
-        // SAFETY: The caller's iterator is ours during the call.
-        let written = private.write(pos, unsafe { IovIter::from_raw(from) });
+        let Some(from) = NonNull::new(from) else {
+            return EINVAL.to_errno() as isize;
+        };
+        // SAFETY: The caller's iterator is the source of a write, and ours during the call, with its bytes.
+        let mut from = unsafe { SourceIter::from_raw(from) };
+        let written = private.write(pos, &mut from);
         if let Ok(bytes) = written {
             iocb.ki_pos += i64::try_from(bytes).unwrap_or(0);
         }

@@ -128,9 +128,10 @@ impl Path {
         unsafe { bindings::is_idmapped_mnt(self.mount.0.get()) }
     }
 
-    pub(super) fn superblock(&self) -> &bindings::super_block {
-        // SAFETY: A dentry's superblock is set for good, and lives as long as the mount.
-        unsafe { &*(*self.dentry.as_ptr()).d_sb }
+    /// The superblock, which lives as long as the mount.
+    pub(super) fn superblock(&self) -> *mut bindings::super_block {
+        // SAFETY: The dentry is live; its superblock is set for good.
+        unsafe { (*self.dentry.as_ptr()).d_sb }
     }
 
     /// Whether the file system is mounted read-only.

@@ -5,9 +5,10 @@
 //! C header: [`include/linux/fs.h`](srctree/include/linux/fs.h) (`struct kiocb`)
 
 use crate::bindings;
+use crate::fscache::termination::PendingRead;
 use crate::fscache::termination::Termination;
 use crate::kcompat::fs::File;
-use crate::kcompat::iov::IovIter;
+use crate::kcompat::iov::SourceIter;
 use crate::kcompat::pinned::PinnedSource;
 use crate::kcompat::types::ARef;
 use crate::vfs::cred::Credentials;
@@ -120,23 +121,16 @@ unsafe extern "C" fn read_complete(iocb: *mut bindings::kiocb, ret: c_long) {
     unsafe { this.end(ret, true) };
 }
 
-/// Reads `iter.len()` bytes from `pos` on directly, and tells `termination` when all are there. When this
-/// returns `iter` is consumed, though it may not be filled yet; a short read is an error, and its
-/// rest is filled with zeros. `cred` is in force for the call, not for the termination.
+/// Carries out `read` from `pos` on directly, and terminates it when all its bytes are there: when this returns it may
+/// be on its way still. A short read is an error, and its rest is filled with zeros. `cred` is in force for the call,
+/// not for the termination.
 ///
 /// If anything that was written through the page cache since the file was opened is lost, the read fails.
 /// That is asked whatever way fills go: a file system that cannot write directly uses the page cache instead, and
 /// some do not wait for the disk then.
-pub(crate) fn read_direct(
-    cred: &Credentials,
-    file: &File,
-    pos: u64,
-    iter: &mut IovIter,
-    termination: Termination,
-) {
+pub(crate) fn read_direct(cred: &Credentials, file: &File, pos: u64, read: PendingRead<'_>) {
     let Ok(pos) = i64::try_from(pos) else {
-        iter.zero_to_end();
-        return termination.end(EFBIG.to_errno() as isize, false);
+        return read.fail(EFBIG);
     };
     let iocb = bindings::kiocb {
         ki_filp: file.as_ptr(),
@@ -152,9 +146,11 @@ pub(crate) fn read_direct(
     };
     let in_flight = cred.run(|| Arc::new(in_flight, GFP_KERNEL));
     let Ok(in_flight) = in_flight else {
-        iter.zero_to_end();
-        return termination.end(ENOMEM.to_errno() as isize, false);
+        return read.fail(ENOMEM);
     };
+    // SAFETY: The termination is called by the completion, once the file system is done with the buffer, or at the end of
+    // this function.
+    let (mut iter, termination) = unsafe { read.into_parts() };
     let end = End {
         file: file.into(),
         len: iter.len(),
@@ -166,7 +162,8 @@ pub(crate) fn read_direct(
     let completion = Arc::into_raw(in_flight.clone());
     let iocb = in_flight.iocb.get();
     // SAFETY: The kiocb lives as long as `in_flight`, and the completion's reference is given away
-    // with it; the file is live during the call, since the caller holds it.
+    // with it; the file is live during the call, since the caller holds it. The buffer is valid until the termination
+    // is called, by the invariant of `PendingRead`, which the completion does.
     let ret =
         cred.run(|| unsafe { bindings::vfs_iocb_iter_read(file.as_ptr(), iocb, iter.as_ptr()) });
     if ret == -(bindings::EIOCBQUEUED as isize) {
@@ -183,13 +180,9 @@ pub(crate) fn read_direct(
 }
 
 /// The same through the page cache: all is there, and `termination` told, when it returns.
-pub(crate) fn read_cached(
-    cred: &Credentials,
-    file: &File,
-    pos: u64,
-    iter: &mut IovIter,
-    termination: Termination,
-) {
+pub(crate) fn read_cached(cred: &Credentials, file: &File, pos: u64, read: PendingRead<'_>) {
+    // SAFETY: The termination is called at the end of this function, with `end`.
+    let (mut iter, termination) = unsafe { read.into_parts() };
     let end = End {
         file: file.into(),
         len: iter.len(),
@@ -220,7 +213,7 @@ pub(crate) fn read_cached(
 /// `EINVAL` if position, length or memory are not aligned as the file system wants
 /// (`statx(STATX_DIOALIGN)`); `EFAULT`,
 /// `ENOMEM`, `ENOSPC`, `EIO` and what else it says.
-pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
+pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut SourceIter<'_>) -> Result<usize> {
     /// Whole pages, so that what is left begins with one, too.
     const MAX_PINNED: usize = 4 << 20;
     if !iter.is_user_backed() {
@@ -230,11 +223,12 @@ pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Resu
     while iter.len() > 0 {
         let at = pos.checked_add(written as u64).ok_or(EFBIG)?;
         let step = PinnedSource::pin(iter, MAX_PINNED).and_then(|mut source| {
-            let pinned = match way {
+            let mut pinned = match way {
                 Way::Direct => source.direct_iter()?,
                 Way::Cached => source.iter(),
             };
-            Ok((write_once(way, file, at, pinned)?, source.len()))
+            let written = write_once(way, file, at, &mut pinned)?;
+            Ok((written, source.len()))
         });
         match step {
             Ok((part, pinned)) => {
@@ -250,7 +244,7 @@ pub(crate) fn write(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Resu
     Ok(written)
 }
 
-fn write_once(way: Way, file: &File, pos: u64, iter: &mut IovIter) -> Result<usize> {
+fn write_once(way: Way, file: &File, pos: u64, iter: &mut SourceIter<'_>) -> Result<usize> {
     let mut iocb = synchronous(way, file, pos)?;
     iocb.ki_flags |= bindings::IOCB_WRITE_FLAG;
     // SAFETY: Without `ki_complete` the write is over when the function returns.

@@ -47,8 +47,7 @@ impl Path {
         let Some(op) = self.dentry().inode_operations() else {
             return Some("an inode");
         };
-        // SAFETY: A superblock's operations do not change.
-        let sop = unsafe { self.superblock().s_op.as_ref() };
+        let sop = self.super_operations();
         let sop_has = |has: fn(&bindings::super_operations) -> bool| sop.is_some_and(has);
         if op.lookup.is_none() {
             Some("lookups")
@@ -67,14 +66,24 @@ impl Path {
         }
     }
 
+    fn super_operations(&self) -> Option<&bindings::super_operations> {
+        // SAFETY: The superblock is live; the field does not change.
+        let sop = unsafe { (*self.superblock()).s_op };
+        // SAFETY: Null, or a table that does not change and lives as long as the superblock.
+        unsafe { sop.as_ref() }
+    }
+
     /// Bytes of a block of the file system.
     pub(crate) fn block_size(&self) -> usize {
-        self.superblock().s_blocksize
+        // SAFETY: The superblock is live; the field is a number.
+        unsafe { (*self.superblock()).s_blocksize }
     }
 
     /// The largest file, in bytes.
     pub(crate) fn max_file_size(&self) -> u64 {
-        u64::try_from(self.superblock().s_maxbytes).unwrap_or(0)
+        // SAFETY: The superblock is live; the field is a number.
+        let max = unsafe { (*self.superblock()).s_maxbytes };
+        u64::try_from(max).unwrap_or(0)
     }
 
     /// Asks the file system how full it is.
@@ -114,7 +123,9 @@ impl Path {
         const EXT4: u32 = bindings::EXT4_SUPER_MAGIC;
         const BTRFS: u32 = bindings::BTRFS_SUPER_MAGIC;
         const XFS: u32 = bindings::XFS_SUPER_MAGIC;
-        match u32::try_from(self.superblock().s_magic) {
+        // SAFETY: The superblock is live; the field is a number.
+        let magic = unsafe { (*self.superblock()).s_magic };
+        match u32::try_from(magic) {
             Ok(EXT4) => FsKind::Ext4,
             Ok(BTRFS) => FsKind::Btrfs,
             Ok(XFS) => FsKind::Xfs,
@@ -124,19 +135,30 @@ impl Path {
 
     /// Whether it was mounted as a file system of this type, as in `/proc/mounts`.
     pub(crate) fn is_of_type(&self, name: &CStr) -> bool {
-        // SAFETY: A superblock's type, and its name, do not change.
-        let its = unsafe { CStr::from_char_ptr((*self.superblock().s_type).name) };
+        // SAFETY: The superblock is live; its type does not change, nor does that one's name.
+        let name_of_type = unsafe { (*(*self.superblock()).s_type).name };
+        // SAFETY: A string that lives as long as the type, which the superblock keeps.
+        let its = unsafe { CStr::from_char_ptr(name_of_type) };
         to_bytes(its) == to_bytes(name)
     }
 
-    /// What the file system shows as its options, as in `/proc/mounts`: separated by commas.
+    fn must_be_ext4(&self) -> Result {
+        if self.kind() == FsKind::Ext4 {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    /// What an ext4 shows as its options, as in `/proc/mounts`: separated by commas. Other file systems may ask for the
+    /// file through which they are shown, and there is none.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EOVERFLOW` for more options than fit on a page; what the file system says.
-    pub(crate) fn options(&self) -> Result<KVec<u8>> {
-        // SAFETY: A superblock's operations do not change.
-        let sop = unsafe { self.superblock().s_op.as_ref() };
+    /// `EINVAL` if it is no ext4, `ENOMEM`; `EOVERFLOW` for more options than fit on a page; what the file system says.
+    pub(crate) fn ext4_options(&self) -> Result<KVec<u8>> {
+        self.must_be_ext4()?;
+        let sop = self.super_operations();
         let Some(show) = sop.and_then(|sop| sop.show_options) else {
             return Ok(KVec::new());
         };
@@ -148,7 +170,7 @@ impl Path {
         };
         // SAFETY: The function writes into the buffer, to `size` at most; the superblock's root is
         // live as long as the mount.
-        to_result(unsafe { show(&mut seq, self.superblock().s_root) })?;
+        to_result(unsafe { show(&mut seq, (*self.superblock()).s_root) })?;
         if seq.count >= text.len() {
             return Err(Errno::EOVERFLOW.into());
         }
@@ -161,17 +183,17 @@ impl Path {
     ///
     /// # Errors
     ///
-    /// `EIO` if it cannot be read.
+    /// `EINVAL` if it is no ext4, `EIO` if it cannot be read.
     pub(crate) fn ext4_device_bytes<const SIZE: usize>(&self, start: usize) -> Result<[u8; SIZE]> {
-        let block_size = self.superblock().s_blocksize;
+        self.must_be_ext4()?;
+        let block_size = self.block_size();
         let (block, offset) = (start / block_size, start % block_size);
         let mut copy = [0; SIZE];
         if offset + copy.len() > block_size {
             return Err(EIO);
         }
-        let sb: *const bindings::super_block = self.superblock();
         // SAFETY: The superblock is live, and an ext4 has a block device.
-        let buffer = unsafe { bindings::sb_bread(sb.cast_mut(), block as u64) };
+        let buffer = unsafe { bindings::sb_bread(self.superblock(), block as u64) };
         if buffer.is_null() {
             return Err(EIO);
         }
