@@ -52,12 +52,14 @@ PROGRAM_FLAGS="target.$PROGRAM_TARGET.rustflags=['-Ctarget-feature=+crt-static']
 # build_programs PACKAGE...: the release programs of these packages of user/, in $PROGRAMS.
 build_programs() { build_profile release "$@"; }
 
-# build_profile PROFILE PACKAGE...: the same of another profile: $CHECKED_PROFILE, in $CHECKED_PROGRAMS.
+# build_profile PROFILE [--no-default-features] PACKAGE...: the same of another profile:
+# $CHECKED_PROFILE, in $CHECKED_PROGRAMS.
 build_profile() {
-    local profile=$1
+    local profile=$1 features=()
     shift
+    [[ ${1:-} != --no-default-features ]] || { features=("$1") && shift; }
     cargo build --profile "$profile" --locked --manifest-path "$REPO/user/Cargo.toml" --target "$PROGRAM_TARGET" \
-        --config "$PROGRAM_FLAGS" "${@/#/--package=}"
+        --config "$PROGRAM_FLAGS" "${features[@]}" "${@/#/--package=}"
 }
 
 # part_of PATH: where PATH is made, to be renamed when it is complete: beside it, or where a run of

@@ -10,8 +10,10 @@ shown() { if ((KTAP)); then sed -u 's/^/# /'; else cat; fi; }
 # build_for_storm PROFILE BACKEND [--debug | --stock]: sets up and builds all; sets KERNEL, MODULE and
 # BIN, the directory of storm and ondemandd.  If these are set, that is taken.
 build_for_storm() {
-    local profile=$1 backend=$2
+    local profile=$1 backend=$2 features=()
     shift 2
+    # Only `storm kills` draws plots, and nobody looks at `ondemandd top` in the demo.
+    [[ $profile == release ]] || features=(--no-default-features)
     if [[ -n $KERNEL$MODULE$BIN ]]; then
         [[ -d $KERNEL && -s $MODULE && -x $BIN/storm ]] || die "--kernel, --module and --bin go together"
         return
@@ -26,7 +28,7 @@ build_for_storm() {
     else
         build_kernel_and_module "$backend" "$@"
     fi
-    phase user "daemon and storm ($profile build)" build_profile "$profile" ondemandd storm
+    phase user "daemon and storm ($profile build)" build_profile "$profile" "${features[@]}" ondemandd storm
     BIN=$CARGO_OUTPUT/$PROGRAM_TARGET/$profile
 }
 

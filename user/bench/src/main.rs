@@ -20,8 +20,10 @@ mod report;
 mod results;
 mod runner;
 mod scenario;
+mod scenarios;
 mod session;
 mod stats;
+mod subject;
 mod times;
 mod work;
 

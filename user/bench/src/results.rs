@@ -16,33 +16,11 @@ use crate::machine::Machine;
 use crate::mode::Fill;
 use crate::mode::Mode;
 use crate::scenario::Scenario;
+use crate::subject::Subject;
 use crate::times::Distribution;
 
 /// Changes with what the fields mean.
 const FORMAT: u32 = 1;
-
-/// What a run is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Subject {
-    /// The kernel's own `cachefiles`.
-    C,
-    /// `cachefiles_ondemand`.
-    Ours,
-    /// What neither can be faster than.
-    Limit,
-}
-
-impl Subject {
-    /// What it is called in tables.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Subject::C => "C",
-            Subject::Ours => "ours",
-            Subject::Limit => "limit",
-        }
-    }
-}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

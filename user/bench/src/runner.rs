@@ -29,8 +29,9 @@ use crate::order::alternate;
 use crate::results::End;
 use crate::results::Results;
 use crate::results::Run;
-use crate::results::Subject;
 use crate::scenario::Scenario;
+use crate::scenarios;
+use crate::subject::Subject;
 use crate::work::Event;
 use crate::work::Work;
 
@@ -337,7 +338,7 @@ impl Runner<'_> {
 /// Nobody listens.
 pub(crate) fn one(work: &Work) -> Result<()> {
     let watch = crate::session::Watch::begin(work.scenario.deadline(work.quick));
-    let done = prepare().and_then(|()| work.scenario.run(work, &watch));
+    let done = prepare().and_then(|()| scenarios::run(work, &watch));
     match done {
         Ok(()) => Ok(()),
         // It was told already.

@@ -15,8 +15,8 @@ use crate::image::PLAIN;
 use crate::image::PLAIN_QUICK;
 use crate::mode::Fill;
 use crate::mode::Mode;
-use crate::results::Subject;
 use crate::scenario::Scenario;
+use crate::subject::Subject;
 use crate::times::Distribution;
 
 /// What a run is to do.

@@ -33,6 +33,13 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 use thiserror::Error;
 
+/// The version of a keeper's state that this program writes and reads; another meaning of it, or of the
+/// descriptors beside it, takes another number.
+pub const RESUMES: u8 = 4;
+
+/// Exit status of a worker that found the cache dead: another worker would be of no use.
+pub const EXIT_CACHE_DEAD: u8 = 3;
+
 /// The start of every packet: a name and the version of what follows.
 const MAGIC: [u8; 6] = *b"ONDD\0\x01";
 const KIND_DEVICE: u8 = 0;

@@ -36,7 +36,6 @@ use tracing::warn;
 use self::device::Obtained;
 pub use self::resume::resume;
 use self::resume::Fixed;
-pub use self::resume::RESUMES;
 use self::upgrade::Upgrade;
 use crate::child::Child;
 use crate::child::Launcher;
@@ -49,6 +48,7 @@ use crate::counters::count;
 use crate::counters::Counters;
 use crate::cull;
 use crate::evict::Clerk;
+use crate::handover::EXIT_CACHE_DEAD;
 use crate::metrics::server::MetricsServer;
 use crate::record;
 use crate::record::begin::Claim;
@@ -62,7 +62,6 @@ use crate::takeover::Action;
 use crate::takeover::Event;
 use crate::takeover::Outcome;
 use crate::takeover::Takeover;
-use crate::worker::EXIT_CACHE_DEAD;
 
 struct Keeper {
     device: Device,

@@ -12,6 +12,7 @@ use ondemandd::config::settings::Settings;
 use ondemandd::doctor;
 use ondemandd::evict;
 use ondemandd::generate;
+use ondemandd::handover::EXIT_CACHE_DEAD;
 use ondemandd::keeper;
 use ondemandd::logging;
 use ondemandd::manifest;
@@ -90,7 +91,7 @@ fn end(result: anyhow::Result<Outcome>) -> ExitCode {
         }
         Ok(Outcome::CacheDead) => {
             error!("the cache is dead; the kernel's log says why");
-            ExitCode::from(worker::EXIT_CACHE_DEAD)
+            ExitCode::from(EXIT_CACHE_DEAD)
         }
         Err(error) => fail(&error),
     }

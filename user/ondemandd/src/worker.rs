@@ -46,7 +46,8 @@ use crate::handover::Channel;
 use crate::handover::Done;
 use crate::handover::Handover;
 use crate::handover::Word;
-use crate::keeper::RESUMES;
+use crate::handover::EXIT_CACHE_DEAD;
+use crate::handover::RESUMES;
 use crate::manifest;
 use crate::objects::Objects;
 use crate::patience::Patience;
@@ -62,9 +63,6 @@ use crate::server::Server;
 use crate::server::Versions;
 use crate::source::names::PreparedSources;
 use crate::takeover::READY_WITHIN;
-
-/// Exit status of a worker that found the cache dead: another worker would be of no use.
-pub const EXIT_CACHE_DEAD: u8 = 3;
 
 /// Memory of a thread for one copy, in blocks: 1 MiB.
 const COPY_BLOCKS: usize = 256;

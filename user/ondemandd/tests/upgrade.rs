@@ -22,7 +22,7 @@ use std::time::Duration;
 use ondemand_deadline::scaled;
 use ondemand_deadline::Deadline;
 use ondemandd::control::client;
-use ondemandd::keeper::RESUMES;
+use ondemandd::handover::RESUMES;
 use ondemandd::report::Report;
 use rustix::process::Pid;
 use rustix::process::Signal;

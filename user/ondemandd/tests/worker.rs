@@ -16,7 +16,7 @@ use ondemandd::handover::Begin;
 use ondemandd::handover::Channel;
 use ondemandd::handover::HandoverError;
 use ondemandd::handover::Word;
-use ondemandd::keeper::RESUMES;
+use ondemandd::handover::RESUMES;
 use ondemandd::record::begin::for_bind;
 use ondemandd::record::begin::Claim;
 use ondemandd::record::FILE;

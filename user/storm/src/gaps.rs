@@ -15,6 +15,18 @@ pub(crate) struct Gaps {
     times: Histogram<u64>,
 }
 
+/// What one reader saw.
+pub(crate) struct Curve {
+    /// What it is called.
+    pub(crate) name: String,
+    /// Whether its image is compressed.
+    pub(crate) compressed: bool,
+    /// Bytes that it got.
+    pub(crate) bytes: u64,
+    /// The times between two moments at which it got bytes.
+    pub(crate) gaps: Gaps,
+}
+
 /// What a row of the table says, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Summary {
@@ -64,6 +76,7 @@ impl Gaps {
 
     /// For each time that was seen, in milliseconds, the part of all that were longer; the last,
     /// which none was longer than, is left out.
+    #[cfg(any(test, feature = "plots"))]
     pub(crate) fn longer_than(&self) -> Vec<(f64, f64)> {
         let total = float(self.times.len());
         let mut left = self.times.len();

@@ -18,9 +18,10 @@ use serde_json::{json, Value};
 
 use crate::contents::Contents;
 use crate::daemon::Setup;
-use crate::gaps::Gaps;
+use crate::gaps::{Curve, Gaps};
 use crate::killer::{Killed, Killer, Plan};
-use crate::plot::{self, Curve};
+#[cfg(feature = "plots")]
+use crate::plot;
 use crate::readers::Image;
 use crate::report;
 use crate::slots::{Shared, Slot, Tally};
@@ -255,6 +256,7 @@ pub(crate) fn storm(options: &Options) -> Result<bool> {
         options.results.join("storm.json"),
         serde_json::to_vec_pretty(&result)?,
     )?;
+    #[cfg(feature = "plots")]
     plot::draw(&options.results.join("gaps.svg"), &curves, kills)?;
     report::print_gaps(&result);
     Ok(report::print(&result, &errors))

@@ -15,6 +15,7 @@ mod deadline;
 mod gaps;
 mod killer;
 mod kills;
+#[cfg(feature = "plots")]
 mod plot;
 mod readers;
 mod report;

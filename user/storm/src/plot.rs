@@ -10,19 +10,7 @@ use plotters::coord::ranged1d::IntoSegmentedCoord as _;
 use plotters::coord::ranged1d::SegmentValue;
 use plotters::prelude::*;
 
-use crate::gaps::Gaps;
-
-/// What one reader saw.
-pub(crate) struct Curve {
-    /// What it is called.
-    pub(crate) name: String,
-    /// Whether its image is compressed.
-    pub(crate) compressed: bool,
-    /// Bytes that it got.
-    pub(crate) bytes: u64,
-    /// The times between two moments at which it got bytes.
-    pub(crate) gaps: Gaps,
-}
+use crate::gaps::Curve;
 
 const PLAIN: RGBColor = RGBColor(0, 90, 181);
 const COMPRESSED: RGBColor = RGBColor(220, 50, 32);
@@ -175,6 +163,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::gaps::Gaps;
 
     #[test]
     fn every_reader_is_in_the_plot() {

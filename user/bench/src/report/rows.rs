@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use crate::mode::Mode;
 use crate::results::End;
 use crate::results::Results;
-use crate::results::Subject;
 use crate::scenario::Better;
 use crate::scenario::Figure;
 use crate::scenario::Scenario;
@@ -15,6 +14,7 @@ use crate::stats::control;
 use crate::stats::ratios;
 use crate::stats::Noise;
 use crate::stats::Range;
+use crate::subject::Subject;
 
 /// A figure in a mode.
 #[derive(Clone, Debug, PartialEq)]

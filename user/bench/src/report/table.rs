@@ -144,7 +144,7 @@ pub(super) fn summary(rows: &[Row]) -> String {
 
 /// What this module did that it should not have.
 pub(super) fn faults(results: &Results) -> Vec<String> {
-    let ours = |run: &&crate::results::Run| run.subject != crate::results::Subject::C;
+    let ours = |run: &&crate::results::Run| run.subject != crate::subject::Subject::C;
     let fault = |run: &crate::results::Run| {
         let how = match &run.end {
             End::Done | End::NotSupported(_) => return None,
@@ -194,7 +194,7 @@ mod tests {
         for run in &mut results.runs {
             run.end = End::Hangs(20);
         }
-        let ours = |run: &&crate::results::Run| run.subject != crate::results::Subject::C;
+        let ours = |run: &&crate::results::Run| run.subject != crate::subject::Subject::C;
         assert_eq!(
             faults(&results).len(),
             results.runs.iter().filter(ours).count()

@@ -3,6 +3,8 @@
 //! The daemon's side: what it may do with the device and its anonymous fds.
 
 use super::fault::Fault;
+use super::held::Fd;
+use super::held::Held;
 use super::places::Model;
 use super::sim::Cause;
 use super::sim::Sim;
@@ -17,32 +19,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-
-/// A message that the daemon has read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its msg_id.
-    pub msg_id: u32,
-    /// Its object_id.
-    pub object_id: u32,
-    /// What is asked.
-    pub kind: Kind,
-    /// The place of the object, which an anonymous fd knows.
-    pub place: u32,
-    /// Which daemon has it, see [`Sim::apart`].
-    pub owner: u8,
-    /// `restore` was written since: it is to be delivered again.
-    pub restored: bool,
-}
-
-/// An open anonymous fd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fd {
-    /// The place of its object.
-    pub place: u32,
-    /// Which daemon has it, see [`Sim::apart`].
-    pub owner: u8,
-}
 
 /// What a `read` of the device began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

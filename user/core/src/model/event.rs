@@ -72,7 +72,7 @@ impl Sim {
             .collect()
     }
 
-    fn held(&self, wanted: impl Fn(Kind) -> bool) -> Vec<super::daemon::Held> {
+    fn held(&self, wanted: impl Fn(Kind) -> bool) -> Vec<super::held::Held> {
         self.hand
             .iter()
             .filter(|held| wanted(held.kind))

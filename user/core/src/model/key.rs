@@ -15,7 +15,7 @@
 //! - `failures` is written as the difference to what a waiter has seen; errors are told and forgotten.
 //! - A delivery or a check whose request or opening has ended can only end without effect.
 
-use super::daemon::Held;
+use super::held::Held;
 use super::sim::Sim;
 use super::sim::THREADS;
 use crate::ondemand::inspect::ObjectView;

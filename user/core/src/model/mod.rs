@@ -20,6 +20,7 @@ pub mod daemon;
 pub mod death;
 pub mod event;
 pub mod fault;
+pub mod held;
 pub mod kernel;
 pub mod key;
 pub mod places;

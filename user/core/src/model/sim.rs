@@ -2,9 +2,9 @@
 
 //! A table and everybody around it: what there is, and how one hold of the lock is carried out.
 
-use super::daemon::Fd;
-use super::daemon::Held;
 use super::fault::Fault;
+use super::held::Fd;
+use super::held::Held;
 use super::places::Inline;
 use super::places::Model;
 use super::places::Places;

@@ -3,7 +3,7 @@
 //! Words to tell a story about one table with.
 
 use ondemand_core::errno::Errno;
-use ondemand_core::model::daemon::Held;
+use ondemand_core::model::held::Held;
 use ondemand_core::model::Fault;
 use ondemand_core::model::Policy;
 use ondemand_core::model::Sim;

@@ -34,7 +34,8 @@ pub struct Top {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
     pub interval: Duration,
 
-    /// Print a table at each look rather than fill the terminal; also if standard output is none.
+    /// Print a table at each look rather than fill the terminal; also if standard output is none, or if the program
+    /// was built without the feature `screen`.
     #[arg(short, long)]
     pub batch: bool,
 

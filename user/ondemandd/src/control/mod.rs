@@ -26,8 +26,6 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::evict::Evicted;
-use crate::evict::Targets;
 use crate::report::Report;
 use crate::source::names::SourceList;
 
@@ -88,6 +86,40 @@ pub enum Answer {
         /// Why.
         error: String,
     },
+}
+
+/// What is to be evicted.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Targets {
+    /// Key of the volume, `erofs,DOMAIN` or `erofs,IMAGE`.
+    pub volume: String,
+    /// Keys of the objects in it.
+    pub keys: Vec<String>,
+    /// All others in that volume, too.
+    #[serde(default)]
+    pub all: bool,
+    /// It is also forgotten that they had manifests.
+    pub forget: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Evicted {
+    /// Objects that are gone.
+    pub objects: u64,
+    /// What they took on disk, in bytes.
+    pub bytes: u64,
+    /// Objects that are in use, and stay; keys, or for those that were not named, names in the store.
+    pub in_use: Vec<String>,
+    /// Objects that could not be removed, and why.
+    pub failed: Vec<String>,
+    /// Keys of which nothing is stored.
+    pub missing: Vec<String>,
+    /// Objects of which it was forgotten that they had a manifest.
+    pub forgotten: u64,
+    /// A file that was removed may get its name back. The C module marks it, so that nobody picks it up any more, and
+    /// then its image could not be mounted.
+    pub reusable: bool,
 }
 
 impl Answer {

@@ -28,6 +28,7 @@ use tracing::warn;
 
 use super::Answer;
 use super::Request;
+use super::Targets;
 use super::LONGEST_REQUEST;
 use crate::clients;
 use crate::clients::ClientId;
@@ -35,7 +36,6 @@ use crate::clients::Clients;
 use crate::clients::Listen;
 use crate::clients::Newcomer;
 use crate::clients::Service;
-use crate::evict::Targets;
 use crate::report::Reporter;
 use crate::source::names::SourceList;
 

@@ -9,12 +9,12 @@ use anyhow::bail;
 use anyhow::ensure;
 use anyhow::Context;
 
-use super::Evicted;
-use super::Targets;
 use crate::cli;
 use crate::control;
 use crate::control::Answer;
+use crate::control::Evicted;
 use crate::control::Request;
+use crate::control::Targets;
 use crate::images::size;
 
 /// A volume may have many objects, and a disk may be busy.

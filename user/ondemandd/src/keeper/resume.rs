@@ -40,6 +40,7 @@ use crate::control::server::ControlListener;
 use crate::control::Answer;
 use crate::counters::Counters;
 use crate::handover::Channel;
+use crate::handover::RESUMES;
 use crate::limits::Limits;
 use crate::metrics::address::MetricsAddress;
 use crate::metrics::server::MetricsServer;
@@ -51,10 +52,6 @@ use crate::signals::Signals;
 use crate::systemd;
 use crate::takeover::Outcome;
 use crate::takeover::Takeover;
-
-/// The version of a keeper's state that this program writes and reads; another meaning of it, or of the
-/// descriptors beside it, takes another number.
-pub const RESUMES: u8 = 4;
 
 /// No more bytes than fit into a socket's buffer by default.
 const LONGEST_STATE: usize = 128 << 10;

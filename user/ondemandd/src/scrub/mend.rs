@@ -24,12 +24,12 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::check::Checked;
+use crate::control::Evicted;
+use crate::control::Targets;
 use crate::cull::oldest::Place;
 use crate::cull::store;
 use crate::cull::store::Store;
 use crate::evict::command;
-use crate::evict::Evicted;
-use crate::evict::Targets;
 
 /// Where files are meanwhile, beside `cache`.
 const ASIDE: &str = "scrub";

@@ -11,10 +11,13 @@
 
 mod batch;
 mod rates;
+#[cfg(feature = "screen")]
 mod screen;
+#[cfg(feature = "screen")]
 mod view;
 
 use std::io::ErrorKind;
+#[cfg(feature = "screen")]
 use std::io::IsTerminal;
 use std::io::Write;
 use std::path::Path;
@@ -26,7 +29,9 @@ use std::time::Instant;
 use anyhow::Context;
 
 use self::rates::Rates;
+#[cfg(feature = "screen")]
 use self::screen::Screen;
+#[cfg(feature = "screen")]
 use self::screen::Wish;
 use crate::cli;
 use crate::control;
@@ -158,9 +163,15 @@ impl Watcher {
 /// There is no `/proc`; the terminal or standard output cannot be used. A daemon that does not answer is
 /// shown, and is no error.
 pub fn run(args: &cli::Top) -> anyhow::Result<()> {
-    if args.batch || !std::io::stdout().is_terminal() {
-        return print(args);
+    #[cfg(feature = "screen")]
+    if !args.batch && std::io::stdout().is_terminal() {
+        return fill_terminal(args);
     }
+    print(args)
+}
+
+#[cfg(feature = "screen")]
+fn fill_terminal(args: &cli::Top) -> anyhow::Result<()> {
     let mut watcher = Watcher::new(&args.run_dir);
     let mut screen = Screen::open()?;
     let mut looks = 0;

@@ -10,8 +10,10 @@ use anyhow::Result;
 use rustix::mount::{unmount, UnmountFlags};
 
 use super::blocks::BLOCK;
-use super::steps::SECONDS;
 use crate::deadline::within;
+
+/// Seconds for a mount, an unmount or a read, on the reference machine.
+pub(super) const SECONDS: u64 = 60;
 
 /// A mounted image.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rustix::io::Errno;
 
 use super::blocks::{Version, BLOCK, BLOCKS, FILE};
-use super::mounted::{read_blocks, unmounted, Mounted};
+use super::mounted::{read_blocks, unmounted, Mounted, SECONDS};
 use super::published::{manifest_of, publish, Published};
 use super::servers::{Servers, DOMAIN, SOURCE};
 use super::{errno_of, name_of, Options};
@@ -26,9 +26,6 @@ use crate::watch;
 pub(super) const IMAGES: u8 = 3;
 /// Versions of each.
 pub(super) const VERSIONS: u8 = 4;
-
-/// Seconds for a mount, an unmount or a read, on the reference machine.
-pub(super) const SECONDS: u64 = 60;
 
 /// What can be done, and how often.
 const STEPS: &[(Step, u32)] = &[

@@ -9,17 +9,17 @@ use crate::mounts::Mounted;
 use crate::order::random_blocks;
 use crate::pingpong::ping;
 use crate::readers;
-use crate::results::Subject;
 use crate::session::drop_caches;
 use crate::session::Session;
 use crate::session::Watch;
+use crate::subject::Subject;
 use crate::times::float;
 use crate::times::Times;
 use crate::work::figure;
 use crate::work::Event;
 use crate::work::Work;
 
-use super::Scenario;
+use crate::scenario::Scenario;
 
 /// How many blocks are read at random.
 fn blocks_of(work: &Work) -> usize {

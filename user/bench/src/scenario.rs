@@ -2,15 +2,6 @@
 
 //! What is measured: the scenarios, and the figures that each comes to.
 
-mod cold;
-mod domain;
-mod kills;
-mod lz4;
-mod many;
-mod parked;
-mod restore;
-mod warm;
-
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,10 +10,6 @@ use anyhow::Context as _;
 use anyhow::Result;
 use serde::Deserialize;
 use serde::Serialize;
-
-use crate::results::Subject;
-use crate::session::Watch;
-use crate::work::Work;
 
 /// One of the things that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -209,28 +196,6 @@ impl Scenario {
             (Scenario::S7 | Scenario::S8, false) => 240,
             _ => 90,
         })
-    }
-
-    /// Runs it; what it measures, it says.
-    ///
-    /// # Errors
-    ///
-    /// Something did not work.
-    pub(crate) fn run(self, work: &Work, watch: &Watch) -> Result<()> {
-        match (self, work.subject) {
-            (Scenario::S5, Subject::Limit) => warm::limit(work),
-            (_, Subject::Limit) => cold::limit(work),
-            (Scenario::S1, _) => cold::sequential(work, watch),
-            (Scenario::S2, _) => cold::random(work, watch, 1, 1),
-            (Scenario::S3, _) => cold::random(work, watch, 16, 4),
-            (Scenario::S4, _) => cold::random(work, watch, 64, 1),
-            (Scenario::S5, _) => warm::run(work, watch),
-            (Scenario::S6, _) => many::run(work, watch),
-            (Scenario::S7, _) => restore::run(work, watch),
-            (Scenario::S8, _) => parked::run(work, watch),
-            (Scenario::S9, _) => kills::run(work, watch),
-            (Scenario::S10, _) => lz4::run(work, watch),
-        }
     }
 }
 
