@@ -26,7 +26,7 @@
 #   SCENARIOS="..." PAIRS=N MODES="..." FILL=BYTES   make bench: see scripts/bench; make profile: but FILL
 #   KERNEL      make demo: stock (Debian's own, the default), rust (the test kernel, built
 #               here), debug (the debug kernel)
-#   BACKEND=c   make demo and make boot against the kernel's own cachefiles, for comparison
+#   BACKEND=c   make demo against the kernel's own cachefiles, for comparison (without its compressed image)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := module
@@ -153,7 +153,7 @@ profile: ## where its instructions go, beside the kernel's own cachefiles; SCENA
 
 .PHONY: boot
 boot: ## boot a machine whose root is EROFS over fscache; a shell to kill the daemon from
-	@scripts/boot --backend $(BACKEND)
+	@scripts/boot
 
 .PHONY: shell
 shell: module ## a shell in the test machine (this machine's files, the module loaded)

@@ -2,21 +2,21 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # DKMS does not install a module over the kernel's own one if neither has a
-# MODULE_VERSION, although their srcversions differ: it says that the versions match
+# MODULE_VERSION, although their srcversions differ: it reports that the versions match
 # exactly. If either has a version, it installs.
 #
 # Seen:    dkms 3.0.10 (Debian 12): "Module version  for erofs.ko exactly matches
 #          what is already found in kernel ...", and the kernel's own module stays;
 #          with a version in ours, "Installing to .../updates/dkms/"
 # Why:     compare_module_version() compares the versions first, and two empty ones
-#          are equal. srcversion only chooses between "=" and "==", which install
-#          treats alike.
-# Matters: few modules of the kernel have a version, erofs among those without. A
-#          package that brings a changed one by DKMS is built, and never used. Our
-#          erofs has the version of the kernel's package and "+ondemand".
+#          are equal. srcversion only chooses between "=" and "==", which the install
+#          step treats alike.
+# Matters: few modules of the kernel have a version; erofs has none. DKMS builds
+#          the changed module of a package, and never uses it. Our erofs has the
+#          version of the kernel's package and "+ondemand".
 #
-# The modules are objects that have just what modinfo reads. Needs apt-get, dpkg, cc,
-# kmod; root, or user namespaces. Exit status: 0 as described, 1 it is not any more, 2 it
+# The modules are objects that have only what modinfo reads. Needs apt-get, dpkg, cc,
+# kmod; root, or user namespaces. Exit status: 0 as described, 1 not any more, 2 it
 # cannot be tried here.
 set -euo pipefail
 

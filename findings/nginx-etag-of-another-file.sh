@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# nginx gives two files of different bytes the same strong ETag, if their size and
-# the second of their modification time are equal; so If-Range and If-Match succeed
-# with the other file's ETag, and a range of the new file continues the old one.
+# nginx gives two files of different bytes the same strong ETag if their size and the
+# second of their modification time are equal. So If-Range and If-Match succeed with
+# the other file's ETag, and a range of the new file continues the old one.
 #
 # Seen:    nginx 1.22.1 (Debian 12): ETag "386d4380-1000" for both files, 206 for
 #          the range of the second one with If-Range of the first one's ETag
 # Why:     the ETag is the modification time in seconds and the size, in hex. By
 #          RFC 9110, 8.8.1, a strong validator changes when the bytes do.
-# Matters: images are padded to blocks, so one that was built anew often has the
-#          size of the one before; and what builds reproducibly, or copies with its
-#          times (cp -p, rsync -a, tar), has its modification time as well. A cache
-#          that trusts the ETag mixes the two: give such images a manifest.
+# Matters: images are padded to blocks, so a rebuilt image often has the size of the
+#          old one. Reproducible builds and copies that keep times (cp -p, rsync -a,
+#          tar) keep its modification time as well. A cache that trusts the ETag
+#          mixes the two: give such images a manifest.
 #
-# Needs apt-get, dpkg, curl. Exit status: 0 as described, 1 it is not any more, 2 it
-# cannot be tried here.
+# Needs apt-get, dpkg, curl. Exit status: 0 as described, 1 not any more, 2 it cannot
+# be tried here.
 set -euo pipefail
 
 WORK=$(mktemp -d)

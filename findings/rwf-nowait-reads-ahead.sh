@@ -2,23 +2,22 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # preadv2(RWF_NOWAIT) of data that is not in the page cache fails with EAGAIN, as
-# documented, and begins to read it all the same: from the second call on it is
-# in the page cache. So it is no way to ask whether a file is in memory: who
-# polls with it keeps there what somebody else gives back.
+# documented, and also starts to read the data: from the second call on it is in the
+# page cache. So the call cannot test whether a file is in memory: a process that
+# polls with it brings dropped pages back.
 #
 # Seen:    Linux 6.12.117 and 6.18.44, ext4; a file of 1 MiB that was dropped
 #          with POSIX_FADV_DONTNEED
 #          before: 0 bytes resident; first call: EAGAIN; then: 16384 bytes
 #          resident; second call: 1 byte read
-# Why:     filemap_get_pages() (mm/filemap.c) starts the readahead for IOCB_NOWAIT,
-#          and does without only for IOCB_NOIO, which user space cannot set.
-# Matters: `fill buffered` gives memory back when data is on the disk. A test of
-#          that which asked with RWF_NOWAIT waited for ever; fincore(1) and
-#          mincore(2) only look.
+# Why:     filemap_get_pages() (mm/filemap.c) starts readahead for IOCB_NOWAIT,
+#          and omits it only for IOCB_NOIO, which user space cannot set.
+# Matters: `fill buffered` drops clean pages. A test of that which used RWF_NOWAIT
+#          waited forever; fincore(1) and mincore(2) have no side effect.
 #
 # Needs Python 3 and fincore (util-linux), and a temporary directory on ext4, XFS
-# or Btrfs ($TMPDIR, or /var/tmp). Exit status: 0 as described, 1 it is not any
-# more, 2 it cannot be tried here.
+# or Btrfs ($TMPDIR, or /var/tmp). Exit status: 0 as described, 1 not any more, 2 it
+# cannot be tried here.
 set -euo pipefail
 
 WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/finding.XXXXXX")

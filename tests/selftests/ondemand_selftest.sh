@@ -54,6 +54,6 @@ fi
 export ONDEMAND_DISK
 
 FLAGS=()
-# The kernel's own backend fails some of these, which is known.
-[[ ! -d /sys/module/cachefiles ]] || FLAGS=(--expect-c)
+# The kernel's own backend, which may be built in, fails some of these, and some are not run against it.
+[[ -d /sys/module/cachefiles_ondemand && ! -d /sys/module/cachefiles ]] || FLAGS=(--expect-c)
 "$PROGRAM" "${FLAGS[@]}" "$@"

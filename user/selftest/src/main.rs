@@ -49,12 +49,10 @@ struct Options {
     /// given more than once
     #[arg(long, value_name = "COMMAND")]
     setup: Vec<String>,
-    /// The backend is the C module: mark what fails because of its known defects
+    /// The backend is the C module: mark failures that are its known defects, and leave out the tests that
+    /// may crash or hang it. Required with that module
     #[arg(long)]
     expect_c: bool,
-    /// With --expect-c: run what is known to harm that kernel, too
-    #[arg(long, requires = "expect_c")]
-    dangerous: bool,
     /// Print the output of tests that pass, too
     #[arg(short, long)]
     verbose: bool,
@@ -102,6 +100,12 @@ fn run(options: Options) -> Result<ExitCode> {
         println!("1..0 # SKIP {missing}");
         return Ok(ExitCode::from(EXIT_SKIP));
     }
+    if !options.expect_c && is_c_module(Path::new("/sys/module"), &settings.device) {
+        bail!(
+            "{} is the kernel's own cachefiles: --expect-c leaves out what may crash or hang it",
+            settings.device.display()
+        );
+    }
     std::fs::create_dir_all(&settings.work_dir)?;
     let cache_dir = settings.cache_dir.join("selftest");
     std::fs::create_dir_all(&cache_dir)?;
@@ -112,7 +116,6 @@ fn run(options: Options) -> Result<ExitCode> {
             ..settings
         },
         expect_c: options.expect_c,
-        dangerous: options.dangerous,
         verbose: options.verbose,
     };
     runner.run(&selected)
@@ -162,6 +165,14 @@ fn missing(device: &Path) -> Option<String> {
     None
 }
 
+/// Whether `device` is that of the C module. That module may be built in, and has this one name for its device; ours
+/// cannot be built in, and has another name if both are loaded. `modules` is `/sys/module`.
+fn is_c_module(modules: &Path, device: &Path) -> bool {
+    let loaded = |name: &str| modules.join(name).is_dir();
+    !loaded("cachefiles_ondemand")
+        || loaded("cachefiles") && device == Path::new(Device::DEFAULT_PATH)
+}
+
 #[cfg(test)]
 mod selection {
     use ondemand_selftest::harness::known;
@@ -180,6 +191,24 @@ mod selection {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn the_c_module_is_recognised() -> Result<()> {
+        let modules = std::env::temp_dir().join(format!("modules.{}", std::process::id()));
+        let default = Path::new(Device::DEFAULT_PATH);
+        let other = Path::new("/dev/cachefiles2");
+        let make = |name: &str| std::fs::create_dir_all(modules.join(name));
+        assert!(is_c_module(&modules, default), "it is built in");
+        make("cachefiles")?;
+        assert!(is_c_module(&modules, default));
+        make("cachefiles_ondemand")?;
+        assert!(is_c_module(&modules, default), "both are loaded");
+        assert!(!is_c_module(&modules, other), "both are loaded");
+        std::fs::remove_dir(modules.join("cachefiles"))?;
+        assert!(!is_c_module(&modules, default));
+        std::fs::remove_dir_all(&modules)?;
+        Ok(())
     }
 
     #[test]
